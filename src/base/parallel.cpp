@@ -1,0 +1,40 @@
+#include "ballast/base/parallel.h"
+
+#include <atomic>
+#include <omp.h>
+#include <sched.h>
+
+namespace ballast {
+
+namespace {
+// A property of the process, like the affinity mask: the only mutable state outside objects in the library.
+std::atomic<int> g_threads{0};
+} // namespace
+
+int available_processors() {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return std::max(1, omp_get_num_procs());
+    return std::max(1, CPU_COUNT(&mask));
+}
+
+void set_threads(int threads) { g_threads = std::max(1, threads); }
+
+int threads() {
+    const int set = g_threads;
+    return set > 0 ? set : available_processors();
+}
+
+void detail::run_parallel(std::int64_t tasks, void (*call)(void*, std::int64_t), void* context) {
+    const auto workers = static_cast<int>(std::min<std::int64_t>(threads(), tasks));
+    if (workers <= 1 || omp_in_parallel()) {
+        for (std::int64_t i = 0; i < tasks; ++i)
+            call(context, i);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
+    for (std::int64_t i = 0; i < tasks; ++i)
+        call(context, i);
+}
+
+} // namespace ballast
