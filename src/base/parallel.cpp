@@ -25,6 +25,11 @@ int threads() {
     return set > 0 ? set : available_processors();
 }
 
+Arena& worker_scratch() {
+    thread_local Arena arena;
+    return arena;
+}
+
 void detail::run_parallel(std::int64_t tasks, void (*call)(void*, std::int64_t), void* context) {
     const auto workers = static_cast<int>(std::min<std::int64_t>(threads(), tasks));
     if (workers <= 1 || omp_in_parallel()) {

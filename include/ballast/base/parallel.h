@@ -5,6 +5,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "ballast/base/arena.h"
+
 namespace ballast {
 
 /// Number of worker threads used by parallel_for from now on, at least 1. Results never depend on it: callers split
@@ -29,6 +31,10 @@ void parallel_for(std::int64_t tasks, Task&& task) {
         tasks, [](void* context, std::int64_t i) { (*static_cast<Function*>(context))(i); },
         const_cast<void*>(static_cast<const void*>(std::addressof(task))));
 }
+
+/// Scratch memory of the thread that runs the current task. A task takes an Arena::Mark on it before allocating; the
+/// memory is kept for the next task, so a steady state allocates nothing.
+Arena& worker_scratch();
 
 /// Splits [0, count) into consecutive ranges of `grain` (the last may be shorter) and calls body(begin, end) for each.
 template <class Body>

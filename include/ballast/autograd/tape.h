@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "ballast/autograd/op.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+/// A value on a tape. Valid until the tape begins again.
+struct Var {
+    std::int32_t index = -1;
+    explicit operator bool() const { return index >= 0; }
+};
+
+/// One recorded op: plain data.
+struct Node {
+    const OpDef* op;
+    std::array<Var, kMaxInputs> inputs;
+    std::uint8_t input_count;
+    Var output;
+    real* saved;
+    std::int64_t saved_count;
+    Attributes attributes;
+};
+
+/// Records ops as they run and differentiates them in reverse (reverse-mode automatic differentiation; Griewank &
+/// Walther, "Evaluating Derivatives", chapter 3). Nodes stand in the order of their execution, so backward is a loop
+/// from the last to the first.
+///
+/// Memory: values and gradients live in an arena that begin() resets, so a steady-state step allocates nothing. Once
+/// the backward of a node has run, its output, its output's gradient and its saved state are dead, and their memory
+/// serves the gradients of earlier nodes; after backward() only the leaves and the root (value and saved state) are
+/// readable, unless gradients are kept.
+///
+/// Not thread-safe; independent tapes are independent.
+class Tape {
+public:
+    /// `registry` is the explicit list of all ops (ops/registry.h); record() refuses an op that is not in it, so an op
+    /// that the tests' loops do not see cannot be used.
+    explicit Tape(std::span<const OpDef* const> registry) : registry_(registry) {}
+    Tape(const Tape&) = delete;
+    Tape& operator=(const Tape&) = delete;
+
+    /// Forgets everything recorded. `mode` is explicit and fixed until the next begin().
+    void begin(Mode mode, RandomKey random = {});
+    Mode mode() const { return mode_; }
+
+    /// A leaf without gradient. The memory stays the caller's and must outlive the pass.
+    Var constant(const Shape& shape, const real* data);
+
+    /// A leaf with a gradient in the caller's memory. The same `data` gives the same Var within one pass, so a tensor
+    /// used in two places (tied embeddings) gets the sum of both gradients.
+    Var leaf(const Shape& shape, const real* data, real* gradient);
+
+    /// Runs `op` and records it. Throws ShapeError when the inputs do not fit, Error when the op is not registered.
+    Var record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes = {});
+
+    struct BackwardOptions {
+        /// Leaf gradients are added to what their memory holds (a later micro-batch) rather than overwritten.
+        bool accumulate = false;
+        /// Keeps every value and gradient readable after backward(), at the price of memory.
+        bool keep_gradients = false;
+        /// Cotangent of the root, as many reals as it has elements; null stands for ones.
+        const real* cotangent = nullptr;
+    };
+
+    /// Puts d(root . cotangent)/d(leaf) where every leaf wants it. Leaves that the root does not depend on get zeros
+    /// (unless accumulating). Throws Error on a tape in eval mode or when called twice.
+    void backward(Var root, const BackwardOptions& options);
+    void backward(Var root) { backward(root, BackwardOptions{}); }
+
+    const Shape& shape(Var v) const { return value(v).shape; }
+    const real* data(Var v) const { return value(v).data; }
+    /// Gradient of a value after backward() with keep_gradients, or of a leaf; null when it has none.
+    const real* gradient(Var v) const { return value(v).gradient; }
+    std::span<const Node> nodes() const { return nodes_; }
+    /// The node that produced `v`; throws Error for a leaf.
+    const Node& producer(Var v) const;
+
+    /// Work of the recorded ops, forward and backward.
+    Flops flops() const;
+    /// Bytes of values, gradients and saved state at the most so far, and of scratch memory.
+    std::size_t activation_bytes() const { return arena_.high_water(); }
+    std::size_t scratch_bytes() const { return scratch_.high_water(); }
+
+private:
+    struct Value {
+        Shape shape;
+        const real* data;
+        real* gradient;
+        std::int32_t node;      ///< index of the producer, -1 for a leaf
+        bool needs_gradient;
+        bool has_gradient;      ///< something has been written to `gradient` in this backward pass
+    };
+    struct FreeBuffer {
+        real* data;
+        std::int64_t elements;
+    };
+
+    const Value& value(Var v) const;
+    Value& value(Var v);
+    real* take_buffer(std::int64_t elements);
+    void run_backward(std::size_t node_index);
+
+    std::span<const OpDef* const> registry_;
+    Mode mode_ = Mode::eval;
+    RandomKey random_;
+    bool backward_done_ = false;
+    Arena arena_;
+    Arena scratch_;
+    std::vector<Value> values_;
+    std::vector<Node> nodes_;
+    std::vector<Var> leaves_;
+    std::vector<FreeBuffer> free_;
+};
+
+} // namespace ballast::inline BALLAST_PRECISION

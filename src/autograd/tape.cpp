@@ -1,0 +1,208 @@
+#include "ballast/autograd/tape.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "ballast/base/error.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+void require_shape(bool fits, std::string_view op, std::string_view expectation, std::span<const Shape> inputs) {
+    if (fits) return;
+    std::string message = "[" + std::string(op) + "] " + std::string(expectation) + "; got ";
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+        message += (i > 0 ? ", " : "") + inputs[i].text();
+    throw ShapeError(message);
+}
+
+std::int64_t saves_nothing(std::span<const Shape>, const Attributes&) { return 0; }
+
+Flops one_flop_per_input_element(std::span<const Shape> inputs, const Attributes&) {
+    double elements = 0;
+    for (const Shape& shape : inputs)
+        elements += static_cast<double>(shape.elements());
+    return {elements, elements};
+}
+
+namespace {
+struct Inputs {
+    std::array<Tensor, kMaxInputs> tensors;
+    std::array<Shape, kMaxInputs> shapes;
+    std::size_t count;
+
+    Inputs(const Tape& tape, std::span<const Var> vars) : count(vars.size()) {
+        for (std::size_t i = 0; i < count; ++i) {
+            shapes[i] = tape.shape(vars[i]);
+            tensors[i] = {shapes[i], tape.data(vars[i])};
+        }
+    }
+    std::span<const Tensor> as_tensors() const { return {tensors.data(), count}; }
+    std::span<const Shape> as_shapes() const { return {shapes.data(), count}; }
+};
+
+std::span<const Var> inputs_of(const Node& node) { return {node.inputs.data(), node.input_count}; }
+} // namespace
+
+void Tape::begin(Mode mode, RandomKey random) {
+    mode_ = mode;
+    random_ = random;
+    backward_done_ = false;
+    arena_.reset();
+    values_.clear();
+    nodes_.clear();
+    leaves_.clear();
+    free_.clear();
+}
+
+const Tape::Value& Tape::value(Var v) const {
+    if (v.index < 0 || static_cast<std::size_t>(v.index) >= values_.size())
+        throw Error("a Var was used that is not on this tape (an unset one, or from before begin())");
+    return values_[static_cast<std::size_t>(v.index)];
+}
+
+Tape::Value& Tape::value(Var v) { return const_cast<Value&>(std::as_const(*this).value(v)); }
+
+const Node& Tape::producer(Var v) const {
+    const std::int32_t node = value(v).node;
+    if (node < 0) throw Error("a leaf has no producer");
+    return nodes_[static_cast<std::size_t>(node)];
+}
+
+Var Tape::constant(const Shape& shape, const real* data) {
+    values_.push_back({shape, data, nullptr, -1, false, false});
+    return {static_cast<std::int32_t>(values_.size() - 1)};
+}
+
+Var Tape::leaf(const Shape& shape, const real* data, real* gradient) {
+    for (const Var known : leaves_)
+        if (value(known).data == data) {
+            require_shape(value(known).shape == shape, "leaf", "a tensor has one shape",
+                          std::array{value(known).shape, shape});
+            return known;
+        }
+    values_.push_back({shape, data, gradient, -1, gradient != nullptr, false});
+    leaves_.push_back({static_cast<std::int32_t>(values_.size() - 1)});
+    return leaves_.back();
+}
+
+Var Tape::record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes) {
+    if (std::find(registry_.begin(), registry_.end(), &op) == registry_.end())
+        throw Error("op '" + std::string(op.name) + "' is not in the registry of this tape");
+    if (inputs.size() > kMaxInputs)
+        throw Error("op '" + std::string(op.name) + "' was given more than " + std::to_string(kMaxInputs) + " inputs");
+
+    const Inputs in(*this, {inputs.begin(), inputs.size()});
+    const Shape shape = op.infer_shape(in.as_shapes(), attributes);
+    real* output = arena_.allocate<real>(shape.elements());
+    const std::int64_t saved_size = op.saved_size(in.as_shapes(), attributes);
+    real* saved = saved_size > 0 ? arena_.allocate<real>(saved_size) : nullptr;
+
+    const auto node = static_cast<std::int32_t>(nodes_.size());
+    {
+        const Arena::Mark mark(scratch_);
+        op.forward({in.as_tensors(), output, saved, attributes, mode_, random_, static_cast<std::uint64_t>(node),
+                    scratch_});
+    }
+
+    const bool needs_gradient =
+        mode_ == Mode::train &&
+        std::any_of(inputs.begin(), inputs.end(), [&](Var v) { return value(v).needs_gradient; });
+    values_.push_back({shape, output, nullptr, node, needs_gradient, false});
+    const Var result{static_cast<std::int32_t>(values_.size() - 1)};
+
+    Node record{&op, {}, static_cast<std::uint8_t>(inputs.size()), result, saved, saved_size, attributes};
+    std::copy(inputs.begin(), inputs.end(), record.inputs.begin());
+    nodes_.push_back(record);
+    return result;
+}
+
+real* Tape::take_buffer(std::int64_t elements) {
+    // Tensors of a network have few distinct sizes, so an exact fit is the rule; newest first, as it is still cached.
+    for (std::size_t i = free_.size(); i-- > 0;)
+        if (free_[i].elements == elements) {
+            real* data = free_[i].data;
+            free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(i));
+            return data;
+        }
+    return arena_.allocate<real>(elements);
+}
+
+void Tape::run_backward(std::size_t node_index) {
+    const Node& node = nodes_[node_index];
+    const Value& output = value(node.output);
+    const Inputs in(*this, inputs_of(node));
+
+    // An input that appears twice gets one buffer: its first place writes and its second adds.
+    std::array<Grad, kMaxInputs> grads{};
+    for (std::size_t i = 0; i < in.count; ++i) {
+        Value& input = value(node.inputs[i]);
+        if (!input.needs_gradient) continue;
+        if (input.gradient == nullptr) input.gradient = take_buffer(input.shape.elements());
+        grads[i] = {input.gradient, input.has_gradient};
+        input.has_gradient = true;
+    }
+
+    const Arena::Mark mark(scratch_);
+    node.op->backward({in.as_tensors(),
+                       {output.shape, output.data},
+                       node.saved,
+                       output.gradient,
+                       {grads.data(), in.count},
+                       node.attributes,
+                       random_,
+                       node_index,
+                       scratch_});
+}
+
+void Tape::backward(Var root, const BackwardOptions& options) {
+    if (mode_ != Mode::train) throw Error("backward() on a tape in eval mode: begin(Mode::train) records gradients");
+    if (backward_done_) throw Error("backward() was already called on this tape: begin() a new pass first");
+    backward_done_ = true;
+
+    for (const Var v : leaves_)
+        value(v).has_gradient = options.accumulate;
+
+    Value& top = value(root);
+    if (top.node >= 0 && top.needs_gradient) {
+        const std::int64_t elements = top.shape.elements();
+        top.gradient = take_buffer(elements);
+        top.has_gradient = true;
+        if (options.cotangent != nullptr)
+            std::copy_n(options.cotangent, elements, top.gradient);
+        else
+            std::fill_n(top.gradient, elements, real{1});
+
+        for (auto i = static_cast<std::size_t>(top.node) + 1; i-- > 0;) {
+            Value& output = value(nodes_[i].output);
+            if (!output.has_gradient) continue; // the root does not depend on it
+            run_backward(i);
+            if (options.keep_gradients) continue;
+            const std::int64_t size = output.shape.elements();
+            free_.push_back({output.gradient, size});
+            output.gradient = nullptr;
+            if (nodes_[i].output.index == root.index) continue;
+            free_.push_back({const_cast<real*>(output.data), size});
+            if (nodes_[i].saved_count > 0) free_.push_back({nodes_[i].saved, nodes_[i].saved_count});
+        }
+    }
+
+    for (const Var v : leaves_) {
+        const Value& leaf = value(v);
+        if (leaf.gradient != nullptr && !leaf.has_gradient)
+            std::fill_n(leaf.gradient, leaf.shape.elements(), real{0});
+    }
+}
+
+Flops Tape::flops() const {
+    Flops total;
+    for (const Node& node : nodes_) {
+        const Inputs in(*this, inputs_of(node));
+        const Flops flops = node.op->flops(in.as_shapes(), node.attributes);
+        total.forward += flops.forward;
+        total.backward += flops.backward;
+    }
+    return total;
+}
+
+} // namespace ballast::inline BALLAST_PRECISION
