@@ -1,0 +1,324 @@
+#pragma once
+
+#include "ballast/config/keys.h"
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+// Every setting of a run: its default, its limits and one sentence, once. configs/schema.json and docs/config.md are
+// generated from this file. A value of 0 or `automatic` that stands for "derive it" is filled in by `resolve`
+// (load.h); all code behind the loader sees resolved values only.
+
+namespace ballast {
+
+enum class NormKind { none, layernorm, rmsnorm };
+constexpr auto values_of(NormKind) {
+    using enum NormKind;
+    return std::to_array<EnumValue<NormKind>>({
+        {none, "none", "the identity"},
+        {layernorm, "layernorm", "subtract the mean, divide by the standard deviation (Ba 2016, arXiv:1607.06450)"},
+        {rmsnorm, "rmsnorm", "divide by the root mean square (Zhang & Sennrich 2019, arXiv:1910.07467)"},
+    });
+}
+
+enum class Placement { pre, post, none };
+constexpr auto values_of(Placement) {
+    using enum Placement;
+    return std::to_array<EnumValue<Placement>>({
+        {pre, "pre", "x + f(norm(x)) (Wang 2019, arXiv:1906.01787)"},
+        {post, "post", "norm(x + f(x)) (Vaswani 2017, arXiv:1706.03762)"},
+        {none, "none", "x + f(x)"},
+    });
+}
+
+enum class Switch { automatic, on, off };
+constexpr auto values_of(Switch) {
+    using enum Switch;
+    return std::to_array<EnumValue<Switch>>({
+        {automatic, "auto", "decided by other keys"},
+        {on, "on", "yes"},
+        {off, "off", "no"},
+    });
+}
+
+enum class FfnKind { gelu, gelu_tanh, relu, relu2, silu, swiglu, geglu };
+constexpr auto values_of(FfnKind) {
+    using enum FfnKind;
+    return std::to_array<EnumValue<FfnKind>>({
+        {gelu, "gelu", "x times the normal distribution function, exact"},
+        {gelu_tanh, "gelu_tanh", "GELU by its tanh approximation, as in GPT-2"},
+        {relu, "relu", "max(x, 0)"},
+        {relu2, "relu2", "max(x, 0) squared"},
+        {silu, "silu", "x times sigmoid(x)"},
+        {swiglu, "swiglu", "gated: silu(x W) times x V (Shazeer 2020, arXiv:2002.05202)"},
+        {geglu, "geglu", "gated: gelu(x W) times x V (Shazeer 2020, arXiv:2002.05202)"},
+    });
+}
+
+enum class PositionKind { learned, rope, sinusoidal, alibi, none };
+constexpr auto values_of(PositionKind) {
+    using enum PositionKind;
+    return std::to_array<EnumValue<PositionKind>>({
+        {learned, "learned", "a trained vector per position, added to the embedding"},
+        {rope, "rope", "queries and keys rotated by an angle that grows with the position (Su 2021, arXiv:2104.09864)"},
+        {sinusoidal, "sinusoidal", "fixed sines and cosines, added to the embedding (Vaswani 2017, arXiv:1706.03762)"},
+        {alibi, "alibi", "a penalty on attention that is linear in the distance (Press 2021, arXiv:2108.12409)"},
+        {none, "none", "no positions; the causal mask is the only order"},
+    });
+}
+
+enum class InitKind { gpt2, xavier, fan_in };
+constexpr auto values_of(InitKind) {
+    using enum InitKind;
+    return std::to_array<EnumValue<InitKind>>({
+        {gpt2, "gpt2", "normal with `model.init.std`; the last matrix of each branch divided by sqrt(2 layers)"},
+        {xavier, "xavier", "uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010)"},
+        {fan_in, "fan_in", "normal with variance 1 / inputs"},
+    });
+}
+
+enum class TokenizerKind { character, byte };
+constexpr auto values_of(TokenizerKind) {
+    using enum TokenizerKind;
+    return std::to_array<EnumValue<TokenizerKind>>({
+        {character, "char", "one token per distinct character of the text"},
+        {byte, "byte", "one token per byte, 256 in all"},
+    });
+}
+
+enum class DataFormat { automatic, text, bin };
+constexpr auto values_of(DataFormat) {
+    using enum DataFormat;
+    return std::to_array<EnumValue<DataFormat>>({
+        {automatic, "auto", "`bin` for a directory that holds train.bin, otherwise `text`"},
+        {text, "text", "a text file, split and tokenized here"},
+        {bin, "bin", "a directory with train.bin and val.bin: token ids in 16 bits, as nanoGPT writes them"},
+    });
+}
+
+enum class OptimizerKind { adamw, sgd };
+constexpr auto values_of(OptimizerKind) {
+    using enum OptimizerKind;
+    return std::to_array<EnumValue<OptimizerKind>>({
+        {adamw, "adamw", "Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)"},
+        {sgd, "sgd", "gradient descent with momentum"},
+    });
+}
+
+enum class DecayKind { coupled, independent };
+constexpr auto values_of(DecayKind) {
+    using enum DecayKind;
+    return std::to_array<EnumValue<DecayKind>>({
+        {coupled, "coupled", "each step takes off weight_decay times the learning rate, as PyTorch does"},
+        {independent, "independent", "each step takes off weight_decay times the schedule's factor, whatever `lr` is"},
+    });
+}
+
+enum class ScheduleKind { constant, linear, cosine, wsd, inverse_sqrt };
+constexpr auto values_of(ScheduleKind) {
+    using enum ScheduleKind;
+    return std::to_array<EnumValue<ScheduleKind>>({
+        {constant, "constant", "stays at `optimizer.lr`"},
+        {linear, "linear", "a straight line down to `final_lr`"},
+        {cosine, "cosine", "half a cosine down to `final_lr` (Loshchilov & Hutter 2017, arXiv:1608.03983)"},
+        {wsd, "wsd", "stays, then falls in a straight line to `final_lr` over the last `decay_fraction` of the run"},
+        {inverse_sqrt, "inverse_sqrt", "falls with one over the square root of the step (Vaswani 2017)"},
+    });
+}
+
+struct TokenizerConfig {
+    BALLAST_KEYS_BEGIN(TokenizerConfig);
+    TokenizerKind kind = TokenizerKind::character;
+    BALLAST_KEY(kind, "What a token of a text file is.");
+    BALLAST_KEYS_END;
+};
+
+struct DataConfig {
+    BALLAST_KEYS_BEGIN(DataConfig);
+    std::string path;
+    BALLAST_KEY(path, "Text file or data directory, relative to the config file it stands in.", path_from_this_file());
+    DataFormat format = DataFormat::automatic;
+    BALLAST_KEY(format, "How the data is stored.");
+    TokenizerConfig tokenizer;
+    BALLAST_KEY(tokenizer, "How a text file becomes tokens.");
+    double val_fraction = 0.1;
+    BALLAST_KEY(val_fraction, "Share of a text, at its end, that is kept for validation.", between(0, 0.9));
+    std::int64_t vocab_size = 0;
+    BALLAST_KEY(vocab_size, "bin: number of token ids; 0: from meta.json, else the largest seen.",
+                between(0, 2147483647));
+    BALLAST_KEYS_END;
+};
+
+struct FfnConfig {
+    BALLAST_KEYS_BEGIN(FfnConfig);
+    FfnKind kind = FfnKind::gelu;
+    BALLAST_KEY(kind, "Activation of the feed-forward sublayer.");
+    std::int64_t width = 0;
+    BALLAST_KEY(width, "Hidden width; 0: 4 model widths; gated: 8/3, rounded up to a multiple of 8.",
+                between(0, 4194304));
+    BALLAST_KEYS_END;
+};
+
+struct NormConfig {
+    BALLAST_KEYS_BEGIN(NormConfig);
+    NormKind kind = NormKind::layernorm;
+    BALLAST_KEY(kind, "What a norm computes.");
+    Placement placement = Placement::pre;
+    BALLAST_KEY(placement, "Where the norms of a block sit.");
+    double eps = 1e-5;
+    BALLAST_KEY(eps, "Added to the variance or mean square, inside the root.", at_least(0));
+    bool gain = true;
+    BALLAST_KEY(gain, "Whether a norm has a trained factor per feature.");
+    Switch bias = Switch::automatic;
+    BALLAST_KEY(bias, "Whether a layernorm has a trained offset per feature; auto follows `model.bias`.");
+    BALLAST_KEYS_END;
+};
+
+struct RopeConfig {
+    BALLAST_KEYS_BEGIN(RopeConfig);
+    double theta = 10000;
+    BALLAST_KEY(theta, "Base of the rotation's wavelengths.", above(0));
+    BALLAST_KEYS_END;
+};
+
+struct InitConfig {
+    BALLAST_KEYS_BEGIN(InitConfig);
+    InitKind kind = InitKind::gpt2;
+    BALLAST_KEY(kind, "How weights are drawn.");
+    double std = 0.02;
+    BALLAST_KEY(std, "Standard deviation of embeddings and matrices for the gpt2 init.", at_least(0));
+    BALLAST_KEYS_END;
+};
+
+struct ModelConfig {
+    BALLAST_KEYS_BEGIN(ModelConfig);
+    std::int64_t layers = 4;
+    BALLAST_KEY(layers, "Number of blocks.", between(1, 10000));
+    std::int64_t heads = 4;
+    BALLAST_KEY(heads, "Attention heads in a block; divides `width`.", between(1, 65536));
+    std::int64_t kv_heads = 0;
+    BALLAST_KEY(kv_heads, "Key and value heads for groups of heads; divides `heads`; 0: `heads`.", between(0, 65536));
+    std::int64_t width = 128;
+    BALLAST_KEY(width, "Features of the residual stream.", between(1, 1048576));
+    std::int64_t context = 64;
+    BALLAST_KEY(context, "Tokens in a sequence.", between(1, 16777216));
+    FfnConfig ffn;
+    BALLAST_KEY(ffn, "The feed-forward sublayer.");
+    NormConfig norm;
+    BALLAST_KEY(norm, "The norms in the blocks.");
+    Switch final_norm = Switch::automatic;
+    BALLAST_KEY(final_norm, "A norm before the output layer; auto: on for placement `pre`, otherwise off.");
+    PositionKind position = PositionKind::learned;
+    BALLAST_KEY(position, "How the model knows the order of the tokens.");
+    RopeConfig rope;
+    BALLAST_KEY(rope, "Settings of position `rope`.");
+    bool tie_embeddings = true;
+    BALLAST_KEY(tie_embeddings, "Whether the output layer uses the token embedding's weights.");
+    bool bias = false;
+    BALLAST_KEY(bias, "Whether linear layers have biases.");
+    double dropout = 0;
+    BALLAST_KEY(dropout, "Probability with which a value is dropped in training.", at_least(0).below(1));
+    InitConfig init;
+    BALLAST_KEY(init, "The weights at the start.");
+    BALLAST_KEYS_END;
+};
+
+struct LossConfig {
+    BALLAST_KEYS_BEGIN(LossConfig);
+    double z_loss = 0;
+    BALLAST_KEY(z_loss, "Weight of the squared log partition function added to the loss.", at_least(0));
+    BALLAST_KEYS_END;
+};
+
+struct OptimizerConfig {
+    BALLAST_KEYS_BEGIN(OptimizerConfig);
+    OptimizerKind kind = OptimizerKind::adamw;
+    BALLAST_KEY(kind, "The update rule.");
+    double lr = 1e-3;
+    BALLAST_KEY(lr, "Learning rate after the warm-up.", at_least(0));
+    std::array<double, 2> betas = {0.9, 0.99};
+    BALLAST_KEY(betas, "adamw: decay rates of the mean gradient and the mean square.", at_least(0).below(1));
+    double eps = 1e-8;
+    BALLAST_KEY(eps, "adamw: added to the root of the mean squared gradient.", above(0));
+    double weight_decay = 0.1;
+    BALLAST_KEY(weight_decay, "Pull of matrices and embeddings towards 0; gains and biases are exempt.", at_least(0));
+    DecayKind decay = DecayKind::coupled;
+    BALLAST_KEY(decay, "Whether the weight decay of a step follows `lr`.");
+    double momentum = 0.9;
+    BALLAST_KEY(momentum, "sgd: decay rate of the running gradient.", at_least(0).below(1));
+    bool nesterov = false;
+    BALLAST_KEY(nesterov, "sgd: whether to look one step ahead.");
+    double clip = 1.0;
+    BALLAST_KEY(clip, "Largest norm of the whole gradient, which is scaled down to it; 0: no clipping.", at_least(0));
+    BALLAST_KEYS_END;
+};
+
+struct ScheduleConfig {
+    BALLAST_KEYS_BEGIN(ScheduleConfig);
+    ScheduleKind kind = ScheduleKind::cosine;
+    BALLAST_KEY(kind, "Shape of the learning rate after the warm-up.");
+    std::int64_t warmup = 100;
+    BALLAST_KEY(warmup, "Steps of linear warm-up to `optimizer.lr`; a shorter run ends within it.",
+                at_least(0));
+    double final_lr = 1e-4;
+    BALLAST_KEY(final_lr, "Learning rate at the last step of linear, cosine and wsd.", at_least(0));
+    double decay_fraction = 0.2;
+    BALLAST_KEY(decay_fraction, "wsd: share of the run, at its end, in which the rate falls.", between(0, 1));
+    BALLAST_KEYS_END;
+};
+
+struct TrainConfig {
+    BALLAST_KEYS_BEGIN(TrainConfig);
+    std::int64_t steps = 2000;
+    BALLAST_KEY(steps, "Optimizer steps in all.", at_least(0));
+    std::int64_t batch = 12;
+    BALLAST_KEY(batch, "Sequences per step.", between(1, 16777216));
+    std::int64_t micro_batch = 0;
+    BALLAST_KEY(micro_batch, "Sequences computed at once; divides `batch`; 0: `batch`.",
+                between(0, 16777216));
+    std::int64_t eval_every = 250;
+    BALLAST_KEY(eval_every, "Steps between evaluations; 0: only at the end.", at_least(0));
+    std::int64_t eval_batches = 20;
+    BALLAST_KEY(eval_batches, "Batches in an evaluation.", at_least(1));
+    std::int64_t checkpoint_every = 500;
+    BALLAST_KEY(checkpoint_every, "Steps between checkpoints; 0: only at the end.", at_least(0));
+    std::int64_t keep_checkpoints = 3;
+    BALLAST_KEY(keep_checkpoints, "Newest checkpoints to keep, beside the best; 0: all.",
+                at_least(0));
+    std::int64_t log_every = 10;
+    BALLAST_KEY(log_every, "Steps between lines of output when it is not a terminal.", at_least(1));
+    BALLAST_KEYS_END;
+};
+
+struct LogConfig {
+    BALLAST_KEYS_BEGIN(LogConfig);
+    bool csv = false;
+    BALLAST_KEY(csv, "Whether to write metrics.csv beside metrics.jsonl.");
+    BALLAST_KEYS_END;
+};
+
+struct Config {
+    BALLAST_KEYS_BEGIN(Config);
+    std::string name = "run";
+    BALLAST_KEY(name, "Name of the run, and of its directory.", usable_as_file_name());
+    std::uint64_t seed = 1337;
+    BALLAST_KEY(seed, "Seed of every random stream: weights, batches, dropout.");
+    DataConfig data;
+    BALLAST_KEY(data, "What to train on.");
+    ModelConfig model;
+    BALLAST_KEY(model, "The Transformer.");
+    LossConfig loss;
+    BALLAST_KEY(loss, "The loss beyond cross-entropy.");
+    OptimizerConfig optimizer;
+    BALLAST_KEY(optimizer, "How the weights are updated.");
+    ScheduleConfig schedule;
+    BALLAST_KEY(schedule, "The learning rate over the run.");
+    TrainConfig train;
+    BALLAST_KEY(train, "The training loop.");
+    LogConfig log;
+    BALLAST_KEY(log, "What is written while training.");
+    BALLAST_KEYS_END;
+};
+
+} // namespace ballast
