@@ -95,7 +95,7 @@ struct OpSample {
     Attributes attributes;
     double low = -1;  ///< inputs are drawn uniformly from [low, high], away from points without a derivative
     double high = 1;
-    Mode mode = Mode::train;
+    std::vector<std::size_t> constants = {}; ///< inputs that the op takes as constants: no gradient
 };
 
 /// A differentiable operation, as a value. All state of a call is in the call.
