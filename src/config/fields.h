@@ -1,0 +1,64 @@
+#pragma once
+
+#include "ballast/config/config.h"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+// The key lists of config.h as plain data: the only templated part of reading, checking, writing and describing.
+
+namespace ballast::config_io {
+
+/// An enumerator by its place among Field::labels.
+struct Choice {
+    std::size_t index = 0;
+    bool operator==(const Choice&) const = default;
+};
+
+using Value = std::variant<bool, std::int64_t, std::uint64_t, double, std::string, std::array<double, 2>, Choice>;
+
+struct Label {
+    std::string_view name;
+    std::string_view doc;
+};
+
+/// A key: a value, or a section of further keys.
+struct Field {
+    std::string path; ///< such as "model.ffn.width"; empty for the whole config
+    std::string_view name;
+    std::string_view doc;
+    Rule rule;
+    std::vector<Label> labels;                       ///< of an enum
+    std::vector<Field> fields;                       ///< of a section
+    std::function<Value(const Config&)> get;         ///< of a value
+    std::function<void(Config&, const Value&)> set;  ///< of a value; takes the alternative that `get` returns
+
+    bool is_section() const { return !get; }
+    std::vector<std::string_view> label_names() const;
+    std::vector<std::string_view> key_names() const;
+};
+
+/// The whole config as a section.
+Field config_fields();
+
+/// The values of a section, without the sections themselves, in the order of declaration.
+std::vector<const Field*> leaves(const Field& section);
+
+/// What the key takes, for "expected ...": "an integer from 1 to 10000".
+std::string expectation(const Field& field);
+
+/// The interval that a rule allows: "from 1 to 100", "of at least 0 and below 1"; empty when there is no limit.
+std::string range_text(const Rule& rule);
+
+/// Whether a value of the right type keeps to the key's rule.
+bool keeps_rule(const Field& field, const Value& value);
+
+/// The value as JSON.
+std::string value_json(const Field& field, const Value& value);
+
+} // namespace ballast::config_io
