@@ -1,0 +1,255 @@
+// What the vector kernels share: loops with partial last vectors, sums, exp and erf. Compiled once per Highway target,
+// hence the toggling guard in place of `#pragma once`. A kernel file includes it after hwy/foreach_target.h.
+//
+// NaN rules. x86's min and max drop NaNs, Highway's Exp returns 0 for one; the functions here keep them.
+
+#if defined(BALLAST_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef BALLAST_KERNELS_SIMD_INL_H_
+#undef BALLAST_KERNELS_SIMD_INL_H_
+#else
+#define BALLAST_KERNELS_SIMD_INL_H_
+#endif
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+#include "ballast/base/real.h"
+#include "ballast/kernels/grad.h"
+
+// A lambda does not inherit the target of the function around it under clang, and a loop body that is called from
+// several places (main loop, unrolled loop, tail) would otherwise not be inlined.
+#undef BALLAST_INLINE_LAMBDA
+#define BALLAST_INLINE_LAMBDA HWY_ATTR __attribute__((always_inline))
+
+HWY_BEFORE_NAMESPACE();
+namespace ballast::inline BALLAST_PRECISION {
+namespace HWY_NAMESPACE {
+
+using namespace hwy::HWY_NAMESPACE;
+
+/// Access to a whole vector in memory.
+struct Whole {
+    template <class D>
+    HWY_INLINE Vec<D> load(D d, const TFromD<D>* from) const {
+        return LoadU(d, from);
+    }
+    template <class D>
+    HWY_INLINE void store(Vec<D> v, D d, TFromD<D>* to) const {
+        StoreU(v, d, to);
+    }
+    /// v, with `other` in the lanes that are not there.
+    template <class D>
+    HWY_INLINE Vec<D> keep(D, Vec<D> v, Vec<D> /*other*/) const {
+        return v;
+    }
+};
+
+/// Access to the first `count` lanes alone, at the end of an array: touches no memory behind it. Lanes that are not
+/// there load as 0.
+struct Part {
+    std::size_t count;
+
+    template <class D>
+    HWY_INLINE Vec<D> load(D d, const TFromD<D>* from) const {
+#if HWY_MEM_OPS_MIGHT_FAULT
+        HWY_ALIGN TFromD<D> lanes[MaxLanes(d)] = {};
+        for (std::size_t i = 0; i < count; ++i)
+            lanes[i] = from[i];
+        return Load(d, lanes);
+#else
+        return MaskedLoad(FirstN(d, count), d, from);
+#endif
+    }
+    template <class D>
+    HWY_INLINE void store(Vec<D> v, D d, TFromD<D>* to) const {
+#if HWY_MEM_OPS_MIGHT_FAULT
+        HWY_ALIGN TFromD<D> lanes[MaxLanes(d)];
+        Store(v, d, lanes);
+        for (std::size_t i = 0; i < count; ++i)
+            to[i] = lanes[i];
+#else
+        BlendedStore(v, FirstN(d, count), d, to);
+#endif
+    }
+    template <class D>
+    HWY_INLINE Vec<D> keep(D d, Vec<D> v, Vec<D> other) const {
+        return IfThenElse(FirstN(d, count), v, other);
+    }
+};
+
+/// body(access, i) for every vector of an array of n elements; `access` is Whole or, for the last, Part.
+template <class D, class Body>
+HWY_INLINE void for_vectors(D d, std::int64_t n, Body&& body) {
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+        body(Whole{}, i);
+    if (i < n) body(Part{static_cast<std::size_t>(n - i)}, i);
+}
+
+/// Two sums in one loop: body(access, i, a, b) adds its vectors to a and b. Two pairs of accumulators hide the latency
+/// of the additions.
+template <class D, class Body>
+HWY_INLINE void two_sums(D d, std::int64_t n, TFromD<D>& first, TFromD<D>& second, Body&& body) {
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    auto a0 = Zero(d), a1 = Zero(d), b0 = Zero(d), b1 = Zero(d);
+    std::int64_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+        body(Whole{}, i, a0, b0);
+        body(Whole{}, i + lanes, a1, b1);
+    }
+    if (i + lanes <= n) {
+        body(Whole{}, i, a0, b0);
+        i += lanes;
+    }
+    if (i < n) body(Part{static_cast<std::size_t>(n - i)}, i, a1, b1);
+    first = GetLane(SumOfLanes(d, Add(a0, a1)));
+    second = GetLane(SumOfLanes(d, Add(b0, b1)));
+}
+
+/// One sum, likewise, with four accumulators.
+template <class D, class Body>
+HWY_INLINE TFromD<D> one_sum(D d, std::int64_t n, Body&& body) {
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    auto s0 = Zero(d), s1 = Zero(d), s2 = Zero(d), s3 = Zero(d);
+    std::int64_t i = 0;
+    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+        body(Whole{}, i, s0);
+        body(Whole{}, i + lanes, s1);
+        body(Whole{}, i + 2 * lanes, s2);
+        body(Whole{}, i + 3 * lanes, s3);
+    }
+    for (; i + lanes <= n; i += lanes)
+        body(Whole{}, i, s0);
+    if (i < n) body(Part{static_cast<std::size_t>(n - i)}, i, s1);
+    return GetLane(SumOfLanes(d, Add(Add(s0, s1), Add(s2, s3))));
+}
+
+/// target[i] (+)= v. Memory that is only written is not read: it may hold NaNs from the step before.
+template <class Access, class D>
+HWY_INLINE void put(Access at, D d, Grad target, std::int64_t i, Vec<D> v) {
+    at.store(target.add ? Add(at.load(d, target.data + i), v) : v, d, target.data + i);
+}
+
+/// Loads optional[i], or `otherwise` when the array is null.
+template <class Access, class D>
+HWY_INLINE Vec<D> load_or(Access at, D d, const TFromD<D>* optional, std::int64_t i, Vec<D> otherwise) {
+    return optional != nullptr ? at.load(d, optional + i) : otherwise;
+}
+
+/// A vector of `real` with as many lanes as one of double has, for kernels that accumulate in double.
+using DoubleTag = ScalableTag<double>;
+using HalfRealTag = Rebind<real, DoubleTag>;
+
+template <class V>
+HWY_INLINE Vec<DoubleTag> to_double(V v) {
+    if constexpr (std::is_same_v<real, double>)
+        return v;
+    else
+        return PromoteTo(DoubleTag(), v);
+}
+
+/// e^x. NaN gives NaN. float: below 1 ulp + 0.5 over the range of normal results (measured over every float), 0 where
+/// the result would be subnormal, which no caller needs and which would be slow. double: Highway's, 1 ulp.
+template <class D>
+HWY_INLINE Vec<D> exp_of(D d, Vec<D> x) {
+    using T = TFromD<D>;
+    const auto infinity = Set(d, std::numeric_limits<T>::infinity());
+    if constexpr (std::is_same_v<T, double>) {
+        // Beyond the bounds Highway's reduction leaves its range; at them it gives infinity and 0.
+        const auto high = Set(d, 709.8), low = Set(d, -745.2);
+        const auto inside = IfThenElse(Gt(x, high), high, IfThenElse(Lt(x, low), low, x));
+        const auto y = IfThenElse(Gt(x, high), infinity, Exp(d, inside));
+        return IfThenElse(Eq(x, x), y, x);
+    } else {
+        // x = n ln 2 + r, |r| <= ln(2)/2; e^x = 2^n (1 + r + r^2 p(r)). Adding 1.5 * 2^23 rounds x / ln 2 to the
+        // integer n and leaves it in the low bits. p is the weighted minimax fit of (e^r - 1 - r) / r^2 (Lawson's
+        // algorithm): relative error 3.1e-9. The high part of ln 2 has 9 zero bits, so that n times it is exact.
+        const RebindToSigned<D> di;
+        const auto magic = Set(d, 12582912.0f);
+        const auto shifted = MulAdd(x, Set(d, 1.44269504f), magic);
+        const auto n = Sub(shifted, magic);
+        const auto r = NegMulAdd(n, Set(d, -2.12194440e-4f), NegMulAdd(n, Set(d, 0.693359375f), x));
+        auto p = Set(d, 0.00138144331f);
+        p = MulAdd(p, r, Set(d, 0.00836879669f));
+        p = MulAdd(p, r, Set(d, 0.0416683958f));
+        p = MulAdd(p, r, Set(d, 0.1666652f));
+        p = MulAdd(p, r, Set(d, 0.499999934f));
+        const auto m = Add(MulAdd(Mul(r, r), p, r), Set(d, 1.0f));
+        // m is in [0.7, 1.42]: adding n to its exponent multiplies by 2^n, even for n = 128, where 2^n is no float.
+        const auto y = BitCast(d, Add(BitCast(di, m), ShiftLeft<23>(BitCast(di, shifted))));
+        const auto not_above = IfThenElse(Le(x, Set(d, 88.72283f)), y, Add(x, infinity));
+        return IfThenZeroElse(Lt(x, Set(d, -87.33f)), not_above);
+    }
+}
+
+/// erf(x). NaN gives NaN. float: 1.6 ulp (measured over every float). double: the C library's, lane by lane.
+template <class D>
+HWY_INLINE Vec<D> erf_of(D d, Vec<D> x) {
+    using T = TFromD<D>;
+    if constexpr (std::is_same_v<T, double>) {
+        HWY_ALIGN T lanes[MaxLanes(d)];
+        Store(x, d, lanes);
+        for (std::size_t i = 0; i < Lanes(d); ++i)
+            lanes[i] = std::erf(lanes[i]);
+        return Load(d, lanes);
+    } else {
+        // x p(x^2) / q(x^2), the minimax fit of the relative error on [0, 3.925] (linearised, weights by Lawson's
+        // algorithm): 2.2e-9. Beyond, erf is 1 in float. All coefficients are positive: no cancellation.
+        const auto bound = Set(d, 3.925f);
+        const auto a = IfThenElse(Gt(Abs(x), bound), CopySign(bound, x), x);
+        const auto t = Mul(a, a);
+        auto p = Set(d, 6.58677196e-06f);
+        p = MulAdd(p, t, Set(d, 4.05692520e-04f));
+        p = MulAdd(p, t, Set(d, 4.19435872e-03f));
+        p = MulAdd(p, t, Set(d, 5.55812417e-02f));
+        p = MulAdd(p, t, Set(d, 1.92457966e-01f));
+        p = MulAdd(p, t, Set(d, 1.12837917f));
+        auto q = Set(d, 2.48895835e-07f);
+        q = MulAdd(q, t, Set(d, 7.10979142e-05f));
+        q = MulAdd(q, t, Set(d, 1.40743503e-03f));
+        q = MulAdd(q, t, Set(d, 1.62126524e-02f));
+        q = MulAdd(q, t, Set(d, 1.17221970e-01f));
+        q = MulAdd(q, t, Set(d, 5.03894852e-01f));
+        q = MulAdd(q, t, Set(d, 1.0f));
+        return Div(Mul(a, p), q);
+    }
+}
+
+/// tanh(x). NaN gives NaN. float: 2 ulp (measured over every float). double: Highway's, 4 ulp.
+template <class D>
+HWY_INLINE Vec<D> tanh_of(D d, Vec<D> x) {
+    using T = TFromD<D>;
+    if constexpr (std::is_same_v<T, double>) {
+        return Tanh(d, x);
+    } else {
+        // As erf, on [0, 9.02]: 9.5e-10.
+        const auto bound = Set(d, 9.02f);
+        const auto a = IfThenElse(Gt(Abs(x), bound), CopySign(bound, x), x);
+        const auto t = Mul(a, a);
+        auto p = Set(d, 5.07624698e-08f);
+        p = MulAdd(p, t, Set(d, 3.15891325e-05f));
+        p = MulAdd(p, t, Set(d, 4.00851212e-03f));
+        p = MulAdd(p, t, Set(d, 1.37853665e-01f));
+        p = MulAdd(p, t, Set(d, 1.0f));
+        auto q = Set(d, 7.37448445e-10f);
+        q = MulAdd(q, t, Set(d, 1.61749090e-06f));
+        q = MulAdd(q, t, Set(d, 4.20741326e-04f));
+        q = MulAdd(q, t, Set(d, 2.77375235e-02f));
+        q = MulAdd(q, t, Set(d, 4.71186989e-01f));
+        q = MulAdd(q, t, Set(d, 1.0f));
+        return Div(Mul(a, p), q);
+    }
+}
+
+} // namespace HWY_NAMESPACE
+} // namespace ballast::inline BALLAST_PRECISION
+HWY_AFTER_NAMESPACE();
+
+#endif // BALLAST_KERNELS_SIMD_INL_H_
