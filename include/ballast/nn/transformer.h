@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ballast/config/config.h"
+#include "ballast/nn/block.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+/// Token ids of `shape.batch` sequences of `shape.time` tokens each, one sequence after the other.
+struct TokenBatch {
+    std::span<const std::int32_t> tokens;
+    SequenceShape shape;
+};
+
+/// A decoder-only language model: embedding, blocks, final norm, output layer. Parameters are called
+/// embedding.tokens [vocabulary, width], embedding.positions [context, width] (position `learned`), blocks.I.*,
+/// final_norm.* and head.weight [vocabulary, width], which is a second name of embedding.tokens when tied.
+class Transformer {
+public:
+    /// Adds the parameters to `table`, which must outlive the model. `config` is resolved (config/load.h).
+    Transformer(ParamTable& table, const ModelConfig& config, std::int64_t vocabulary);
+
+    /// Logits [batch * time, vocabulary]. Throws ShapeError for sequences longer than the context.
+    Var operator()(Tape& tape, const TokenBatch& batch) const;
+
+    std::int64_t vocabulary() const { return vocabulary_; }
+    std::int64_t context() const { return context_; }
+
+private:
+    std::int64_t vocabulary_;
+    std::int64_t context_;
+    std::int64_t width_;
+    double dropout_;
+    bool rope_;
+    Parameter tokens_;
+    Parameter positions_;
+    std::vector<real> fixed_positions_; ///< sinusoids [context, width]
+    std::vector<real> rope_table_;      ///< [context, head width]
+    std::vector<Block> blocks_;
+    Norm final_norm_;
+    Parameter head_;
+};
+
+/// Sines at even columns and cosines at odd ones, of position * 10000^(-2i/width) (Vaswani et al. 2017, section 3.5):
+/// [time, width].
+std::vector<real> sinusoidal_positions(std::int64_t time, std::int64_t width);
+
+} // namespace ballast::inline BALLAST_PRECISION

@@ -1,0 +1,60 @@
+#include "ballast/nn/transformer.h"
+
+#include <cmath>
+#include <string>
+
+#include "ballast/base/error.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+std::vector<real> sinusoidal_positions(std::int64_t time, std::int64_t width) {
+    std::vector<real> table(static_cast<std::size_t>(time * width));
+    for (std::int64_t t = 0; t < time; ++t)
+        for (std::int64_t i = 0; i < width; ++i) {
+            const double angle =
+                static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i - i % 2) / static_cast<double>(width));
+            table[static_cast<std::size_t>(t * width + i)] =
+                static_cast<real>(i % 2 == 0 ? std::sin(angle) : std::cos(angle));
+        }
+    return table;
+}
+
+Transformer::Transformer(ParamTable& table, const ModelConfig& config, std::int64_t vocabulary)
+    : vocabulary_(vocabulary), context_(config.context), width_(config.width), dropout_(config.dropout),
+      rope_(config.position == PositionKind::rope) {
+    const InitRules init(config.init, config.layers);
+    tokens_ = table.add("embedding.tokens", {vocabulary, width_}, init.embedding(width_), DecayGroup::decay);
+    if (config.position == PositionKind::learned)
+        positions_ = table.add("embedding.positions", {context_, width_}, init.embedding(width_), DecayGroup::decay);
+    if (config.position == PositionKind::sinusoidal) fixed_positions_ = sinusoidal_positions(context_, width_);
+    if (rope_) {
+        const std::int64_t head_width = width_ / config.heads;
+        rope_table_.resize(static_cast<std::size_t>(context_ * head_width));
+        rope_table(rope_table_.data(), context_, head_width, config.rope.theta);
+    }
+    for (std::int64_t layer = 0; layer < config.layers; ++layer)
+        blocks_.emplace_back(table, "blocks." + std::to_string(layer), config, init);
+    if (config.final_norm == Switch::on) final_norm_ = Norm(table, "final_norm", width_, config.norm);
+    head_ = config.tie_embeddings
+                ? table.tie("head.weight", tokens_)
+                : table.add("head.weight", {vocabulary, width_}, init.matrix(width_, vocabulary), DecayGroup::decay);
+}
+
+Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
+    if (batch.shape.time > context_)
+        throw ShapeError("a sequence of " + std::to_string(batch.shape.time) + " tokens is longer than the context of " +
+                         std::to_string(context_));
+    Var positions = positions_(tape);
+    if (!fixed_positions_.empty()) positions = tape.constant({context_, width_}, fixed_positions_.data());
+    const Var angles =
+        rope_ ? tape.constant({context_, static_cast<std::int64_t>(rope_table_.size()) / context_}, rope_table_.data())
+              : Var{};
+
+    Var x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time);
+    x = ops::dropout(tape, x, dropout_);
+    for (const Block& block : blocks_)
+        x = block(tape, x, batch.shape, angles);
+    return ops::linear(tape, final_norm_(tape, x), head_(tape));
+}
+
+} // namespace ballast::inline BALLAST_PRECISION
