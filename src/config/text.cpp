@@ -98,7 +98,7 @@ std::string number_text(double value) {
 
 std::string json_number(double value) {
     std::string out = number_text(value);
-    if (out.find_first_of(".e") == std::string::npos) out += ".0";
+    if (std::isfinite(value) && out.find_first_of(".e") == std::string::npos) out += ".0";
     return out;
 }
 

@@ -36,9 +36,9 @@ enum class Switch { automatic, on, off };
 constexpr auto values_of(Switch) {
     using enum Switch;
     return std::to_array<EnumValue<Switch>>({
-        {automatic, "auto", "decided by other keys"},
-        {on, "on", "yes"},
-        {off, "off", "no"},
+        {automatic, "auto", ""}, // the key says what decides
+        {on, "on", ""},
+        {off, "off", ""},
     });
 }
 

@@ -125,8 +125,8 @@ constexpr void for_each_key(F&& f) {
     }(std::make_integer_sequence<int, T::kLastKeyLine - T::kFirstKeyLine>{});
 }
 
-/// An enumerator's spelling in JSON and what it means. Each config enum has, next to it, a function
-/// `constexpr auto values_of(E)` that returns an array of these, in the order of the enumerators.
+/// An enumerator's spelling in JSON and what it means (empty where the key says it). Each config enum has, next to it, a
+/// function `constexpr auto values_of(E)` that returns an array of these, in the order of the enumerators.
 template <class E>
 struct EnumValue {
     E value;
