@@ -79,7 +79,7 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
 }
 } // namespace
 
-void detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
+void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
                       Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue, void* context) {
     const GemmPlan plan = plan_gemm(m, n, k);
     const std::int64_t row_tiles = ceil_div(m, plan.tile_rows);

@@ -34,17 +34,17 @@ struct TileRange {
     std::int64_t row_begin, row_end, column_begin, column_end;
 };
 
-namespace detail {
+namespace gemm_detail {
 using GemmEpilogue = void (*)(void* context, const TileRange&);
 void run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
               Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue, void* context);
-} // namespace detail
+} // namespace gemm_detail
 
 /// C (+)= alpha op(A) op(B), C [m, n] with `c_stride` reals between rows, op(A) [m, k], op(B) [k, n]; c.add says
 /// whether C is read. Parallel.
 inline void gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
                  Grad c, std::int64_t c_stride, Arena& scratch) {
-    detail::run_gemm(m, n, k, alpha, a, b, c, c_stride, scratch, nullptr, nullptr);
+    gemm_detail::run_gemm(m, n, k, alpha, a, b, c, c_stride, scratch, nullptr, nullptr);
 }
 
 /// The same, and calls epilogue(TileRange) once for every tile of C, on the thread that finished it and while it is
@@ -53,7 +53,7 @@ template <class Epilogue>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b, Grad c,
           std::int64_t c_stride, Arena& scratch, Epilogue&& epilogue) {
     using Function = std::remove_reference_t<Epilogue>;
-    detail::run_gemm(
+    gemm_detail::run_gemm(
         m, n, k, alpha, a, b, c, c_stride, scratch,
         [](void* context, const TileRange& tile) { (*static_cast<Function*>(context))(tile); },
         const_cast<void*>(static_cast<const void*>(std::addressof(epilogue))));
