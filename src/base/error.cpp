@@ -21,9 +21,21 @@ std::string join_lines(const std::vector<ConfigProblem>& problems) {
     }
     return out;
 }
+
+std::string join_lines(const std::vector<std::string>& lines) {
+    std::string out;
+    for (const std::string& line : lines) {
+        if (!out.empty()) out += '\n';
+        out += line;
+    }
+    return out;
+}
 } // namespace
 
 ConfigError::ConfigError(std::vector<ConfigProblem> problems)
+    : Error(join_lines(problems)), problems_(std::move(problems)) {}
+
+CheckpointError::CheckpointError(std::vector<std::string> problems)
     : Error(join_lines(problems)), problems_(std::move(problems)) {}
 
 } // namespace ballast

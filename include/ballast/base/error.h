@@ -58,4 +58,15 @@ private:
     std::vector<ConfigProblem> problems_;
 };
 
+/// All that is wrong with a checkpoint at once: missing or damaged files, tensors that do not fit the model. Exit
+/// status 1.
+class CheckpointError : public Error {
+public:
+    explicit CheckpointError(std::vector<std::string> problems);
+    const std::vector<std::string>& problems() const { return problems_; }
+
+private:
+    std::vector<std::string> problems_;
+};
+
 } // namespace ballast

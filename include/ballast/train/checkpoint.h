@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ballast/base/error.h"
+#include "ballast/base/file.h"
+#include "ballast/data/tokenizer.h"
+#include "ballast/nn/params.h"
+#include "ballast/train/optimizer.h"
+
+// Checkpoints: directories RUN/checkpoints/step-NNNNNNNN with
+//   config.json          the resolved config
+//   params.safetensors   every parameter, under its name in the table
+//   optim.safetensors    every moment, as "<parameter>.<moment>"
+//   state.json           where training is, and size and checksum of the three files above and of itself
+// One is written under a temporary name in checkpoints/, synced, and renamed, so at every moment, through any crash, it
+// is absent or whole; whether it still is, its checksums tell.
+
+namespace ballast {
+
+/// Where training is, beside parameters and moments.
+struct TrainerState {
+    std::int64_t step = 0;    ///< finished steps
+    std::int64_t tokens = 0;  ///< training tokens seen
+    double first_loss = std::numeric_limits<double>::quiet_NaN(); ///< training loss of step 1
+    double best_loss = std::numeric_limits<double>::infinity();   ///< lowest training loss of a step
+    std::int64_t best_loss_step = 0;
+    double best_val_loss = std::numeric_limits<double>::infinity(); ///< infinity: not evaluated yet
+    std::int64_t best_val_step = 0;
+    double seconds = 0;            ///< time spent in training
+    std::int64_t resumed = 0;      ///< how often the run was taken up again
+    std::string started;           ///< when the run began (utc_time() in run_directory.h)
+    std::uint64_t data_fingerprint = 0;
+    std::int64_t vocab_size = 0;   ///< the model's; at least the tokenizer's
+    Tokenizer tokenizer = Tokenizer::bytes();
+};
+
+/// What can be known about a checkpoint before there is a model to load it into.
+struct CheckpointInfo {
+    TrainerState state;
+    std::string config_json;
+    std::string version; ///< of the Ballast that wrote it
+};
+
+/// RUN/checkpoints/step-NNNNNNNN.
+std::filesystem::path checkpoint_path(const std::filesystem::path& run, std::int64_t step);
+
+/// Saves the checkpoint of state.step and returns its path; it is on the disk when this returns. A whole checkpoint of
+/// that step stays as it is; a damaged one is replaced. Removes what unfinished saves left behind. Throws IoError; then
+/// all other checkpoints are as before.
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, std::string_view config_json,
+                                      const TrainerState& state, const ParamTable& table,
+                                      std::span<const Moment> moments, const FileCalls& calls = kSystemCalls);
+
+/// Reads state.json and config.json. Throws CheckpointError.
+CheckpointInfo read_checkpoint_info(const std::filesystem::path& checkpoint);
+
+/// Checks everything, then loads everything. Throws CheckpointError with all that is wrong: missing, damaged or newer
+/// files; tensors that are missing, unexpected, or of another shape. Then nothing has been loaded. The padding between
+/// parameters is left alone.
+void load_checkpoint(const std::filesystem::path& checkpoint, TrainerState& state, ParamTable& table,
+                     std::span<const Moment> moments);
+
+/// The same for parameters alone, to evaluate or generate: optim.safetensors is not opened. Returns the state.
+TrainerState load_parameters(const std::filesystem::path& checkpoint, ParamTable& table);
+
+/// Throws CheckpointError unless all four files have the sizes and checksums that state.json says.
+void verify_checkpoint(const std::filesystem::path& checkpoint);
+
+struct NewestCheckpoint {
+    std::optional<std::filesystem::path> path; ///< none: the run has no whole checkpoint
+    std::vector<std::string> passed_over;      ///< for each newer one that is not whole, a line that says why
+};
+
+/// The newest checkpoint of a run that is whole by its checksums.
+NewestCheckpoint newest_checkpoint(const std::filesystem::path& run);
+
+/// Steps of all checkpoints of a run, whole or not, in ascending order; empty when there are none. Throws IoError.
+std::vector<std::int64_t> list_checkpoints(const std::filesystem::path& run);
+
+/// Removes all but the `keep` newest checkpoints (0: keeps all) and the one of `best_step`. A checkpoint whose files are
+/// missing or have the wrong size neither counts as kept nor is removed before `keep` newer good ones are there.
+/// Returns the steps that were removed. Throws IoError.
+std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep,
+                                            std::int64_t best_step, const FileCalls& calls = kSystemCalls);
+
+} // namespace ballast

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ballast/base/file.h"
+#include "ballast/train/step_record.h"
+
+// The records of a run: text files that grow by one line a step or event. A line reaches the operating system before
+// write() returns, so a killed run is readable up to its last whole line. A run that goes on from the checkpoint of
+// step k opens its records at step k, which drops what the unfinished stretch behind the checkpoint had written: the
+// files look as if the run had never been interrupted. For that to hold, write everything about step k and call sync()
+// before saving the checkpoint of step k.
+
+namespace ballast {
+
+/// Takes what a training step reports.
+class MetricsSink {
+public:
+    MetricsSink() = default;
+    virtual ~MetricsSink() = default;
+    MetricsSink(const MetricsSink&) = delete;
+    MetricsSink& operator=(const MetricsSink&) = delete;
+
+    virtual void write(const StepRecord& record) = 0;
+    /// Makes what was written survive a crash of the machine.
+    virtual void sync() {}
+};
+
+/// A file of lines that each belong to a step, in the order of steps.
+class StepLog {
+public:
+    struct Format {
+        std::string header; ///< the first line; empty: none
+        /// The step that a line belongs to. Throws IoError, saying what is wrong, for what is not a whole line.
+        std::function<std::int64_t(std::string_view)> step_of;
+        bool one_line_a_step = false;
+    };
+
+    /// Opens the file, created when missing, and keeps exactly its whole lines of steps up to `last_step`; 0 starts
+    /// anew. Dropped are the lines of later steps and what a dying process or machine left unfinished at the end.
+    /// Throws IoError with path and line for damage in the middle, with good lines to be kept after it.
+    StepLog(std::filesystem::path path, std::int64_t last_step, Format format, const FileCalls& calls = kSystemCalls);
+
+    void append(std::string_view line) { file_.append_line(line); }
+    void sync() { file_.sync(); }
+
+    /// Step of the last line that was kept at opening, 0 when none was.
+    std::int64_t kept_step() const { return kept_step_; }
+
+private:
+    AppendFile file_;
+    std::int64_t kept_step_ = 0;
+};
+
+/// metrics.jsonl: a StepRecord a line, as to_json() writes it.
+class JsonLinesSink final : public MetricsSink {
+public:
+    /// See StepLog.
+    explicit JsonLinesSink(std::filesystem::path path, std::int64_t last_step = 0,
+                           const FileCalls& calls = kSystemCalls);
+    void write(const StepRecord& record) override { log_.append(to_json(record)); }
+    void sync() override { log_.sync(); }
+    std::int64_t kept_step() const { return log_.kept_step(); }
+
+private:
+    StepLog log_;
+};
+
+/// metrics.csv: a line of column names, then a StepRecord a line.
+class CsvSink final : public MetricsSink {
+public:
+    /// See StepLog. Throws IoError, too, when the file has other columns.
+    explicit CsvSink(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    void write(const StepRecord& record) override { log_.append(to_csv(record)); }
+    void sync() override { log_.sync(); }
+    std::int64_t kept_step() const { return log_.kept_step(); }
+
+private:
+    StepLog log_;
+};
+
+/// All records of a metrics.jsonl. An unfinished last line is left out; throws IoError with path and line for any
+/// other line that is not a record.
+std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
+
+/// Something that happened in a run.
+struct Event {
+    std::int64_t step = 0;       ///< the finished step it belongs to; 0: before the first
+    std::string kind;            ///< a word for programs: "spike", "checkpoint", "resume"
+    std::string message;         ///< a sentence for people
+    std::optional<double> value; ///< the number it is about
+};
+
+/// events.jsonl: an Event a line, any number of them for a step.
+class EventLog {
+public:
+    /// See StepLog.
+    explicit EventLog(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    void write(const Event& event);
+    void sync() { log_.sync(); }
+
+private:
+    StepLog log_;
+};
+
+/// All events of an events.jsonl, as read_metrics() reads records.
+std::vector<Event> read_events(const std::filesystem::path& path);
+
+} // namespace ballast
