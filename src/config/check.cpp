@@ -1,6 +1,7 @@
 #include "check.h"
 
 #include "ballast/config/load.h"
+#include "ballast/config/placement.h"
 #include "fields.h"
 #include "text.h"
 
@@ -17,8 +18,10 @@ std::string amount(std::string_view path, std::int64_t value) {
 /// "4 or 6" for 5 and 12: the divisors of `whole` on either side of `part`.
 std::string near_divisors(std::int64_t part, std::int64_t whole) {
     std::int64_t below = part < whole ? part : whole, above = below;
-    while (whole % below != 0) --below;
-    while (whole % above != 0) ++above;
+    while (whole % below != 0)
+        --below;
+    while (whole % above != 0)
+        ++above;
     return below == above ? std::to_string(below) : std::to_string(below) + " or " + std::to_string(above);
 }
 
@@ -64,8 +67,7 @@ std::vector<Conflict> find_conflicts(const Config& config) {
     if (ends_at_final_lr(config.schedule.kind) && config.schedule.final_lr > config.optimizer.lr) {
         out.push_back({{"schedule.final_lr", "optimizer.lr"},
                        "schedule.final_lr " + number_text(config.schedule.final_lr) + " is above optimizer.lr " +
-                           number_text(config.optimizer.lr) + ", but " +
-                           std::string(to_string(config.schedule.kind)) +
+                           number_text(config.optimizer.lr) + ", but " + std::string(to_string(config.schedule.kind)) +
                            " falls to it; expected at most optimizer.lr"});
     }
     return out;
@@ -85,7 +87,7 @@ void resolve(Config& config) {
         model.norm.bias = on ? Switch::on : Switch::off;
     }
     if (model.final_norm == Switch::automatic) {
-        const bool on = model.norm.placement == Placement::pre && model.norm.kind != NormKind::none;
+        const bool on = placement_row(model.norm.placement).final_norm && model.norm.kind != NormKind::none;
         model.final_norm = on ? Switch::on : Switch::off;
     }
     if (config.train.micro_batch == 0) config.train.micro_batch = config.train.batch;

@@ -1,11 +1,11 @@
 #include "ballast/config/describe.h"
 
+#include <cmath>
+#include <cstdint>
+
 #include "ballast/base/error.h"
 #include "fields.h"
 #include "text.h"
-
-#include <cmath>
-#include <cstdint>
 
 namespace ballast {
 
@@ -50,9 +50,11 @@ std::string to_json(const Config& config) {
 std::string config_hash(const Config& config) {
     // FNV-1a (Fowler, Noll, Vo): 64-bit offset basis and prime.
     std::uint64_t hash = 14695981039346656037U;
-    for (const char c : to_json(config)) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+    for (const char c : to_json(config))
+        hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
     std::string out;
-    for (int shift = 60; shift >= 0; shift -= 4) out += "0123456789abcdef"[(hash >> shift) & 0xF];
+    for (int shift = 60; shift >= 0; shift -= 4)
+        out += "0123456789abcdef"[(hash >> shift) & 0xF];
     return out;
 }
 

@@ -1,11 +1,11 @@
 #include "fields.h"
 
-#include "text.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
+
+#include "text.h"
 
 namespace ballast::config_io {
 
@@ -13,14 +13,18 @@ namespace {
 
 template <class T>
 Value to_value(const T& member) {
-    if constexpr (std::is_enum_v<T>) return Choice{static_cast<std::size_t>(member)};
-    else return member;
+    if constexpr (std::is_enum_v<T>)
+        return Choice{static_cast<std::size_t>(member)};
+    else
+        return member;
 }
 
 template <class T>
 void assign(T& member, const Value& value) {
-    if constexpr (std::is_enum_v<T>) member = static_cast<T>(std::get<Choice>(value).index);
-    else member = std::get<T>(value);
+    if constexpr (std::is_enum_v<T>)
+        member = static_cast<T>(std::get<Choice>(value).index);
+    else
+        member = std::get<T>(value);
 }
 
 /// Choice stores an enumerator as its place in the list.
@@ -37,7 +41,8 @@ template <ConfigEnum E>
 std::vector<Label> labels_of() {
     static_assert(listed_in_order<E>(), "values_of must list the enumerators in their order, from 0");
     std::vector<Label> labels;
-    for (const auto& entry : values_of(E{})) labels.push_back({entry.name, entry.doc});
+    for (const auto& entry : values_of(E{}))
+        labels.push_back({entry.name, entry.doc});
     return labels;
 }
 
@@ -46,7 +51,7 @@ template <class T, class Owner>
 std::vector<Field> fields_of(const std::string& prefix, Owner owner) {
     std::vector<Field> fields;
     for_each_key<T>([&]<class M>(const Key<T, M>& key) {
-        const auto member = [owner, pointer = key.member](auto& config) -> auto& { return owner(config).*pointer; };
+        const auto member = [ owner, pointer = key.member ](auto& config) -> auto& { return owner(config).*pointer; };
         Field field{prefix + std::string(key.name), key.name, key.doc, key.rule, {}, {}, {}, {}};
         if constexpr (HasKeys<M>) {
             field.fields = fields_of<M>(field.path + ".", member);
@@ -62,8 +67,10 @@ std::vector<Field> fields_of(const std::string& prefix, Owner owner) {
 
 void collect_leaves(const Field& section, std::vector<const Field*>& out) {
     for (const Field& field : section.fields) {
-        if (field.is_section()) collect_leaves(field, out);
-        else out.push_back(&field);
+        if (field.is_section())
+            collect_leaves(field, out);
+        else
+            out.push_back(&field);
     }
 }
 
@@ -79,19 +86,22 @@ bool usable_as_file_name(std::string_view text) {
 
 std::vector<std::string_view> Field::label_names() const {
     std::vector<std::string_view> names;
-    for (const Label& label : labels) names.push_back(label.name);
+    for (const Label& label : labels)
+        names.push_back(label.name);
     return names;
 }
 
 std::vector<std::string_view> Field::key_names() const {
     std::vector<std::string_view> names;
-    for (const Field& field : fields) names.push_back(field.name);
+    for (const Field& field : fields)
+        names.push_back(field.name);
     return names;
 }
 
 Field config_fields() {
     Field root;
-    root.fields = fields_of<Config>("", [](auto& config) -> auto& { return config; });
+    root.fields = fields_of<Config>(
+        "", [](auto& config) -> auto& { return config; });
     return root;
 }
 

@@ -33,10 +33,10 @@ struct Field {
     std::string_view name;
     std::string_view doc;
     Rule rule;
-    std::vector<Label> labels;                       ///< of an enum
-    std::vector<Field> fields;                       ///< of a section
-    std::function<Value(const Config&)> get;         ///< of a value
-    std::function<void(Config&, const Value&)> set;  ///< of a value; takes the alternative that `get` returns
+    std::vector<Label> labels;                      ///< of an enum
+    std::vector<Field> fields;                      ///< of a section
+    std::function<Value(const Config&)> get;        ///< of a value
+    std::function<void(Config&, const Value&)> set; ///< of a value; takes the alternative that `get` returns
 
     bool is_section() const { return !get; }
     std::vector<std::string_view> label_names() const;

@@ -1,15 +1,15 @@
 #include "json_tree.h"
 
-#include "text.h"
-
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cstddef>
 #include <iterator>
 #include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "text.h"
 
 namespace ballast::config_io {
 
@@ -27,7 +27,8 @@ public:
 
     int line() {
         const char* end = read_;
-        while (end > text_.data() && kBlanks.find(end[-1]) != std::string_view::npos) --end;
+        while (end > text_.data() && kBlanks.find(end[-1]) != std::string_view::npos)
+            --end;
         if (end > line_start_) {
             line_ += static_cast<int>(std::count(line_start_, end, '\n'));
             line_start_ = end;
@@ -78,9 +79,11 @@ bool is_word(char c) {
 /// The word (number or bare name) that `offset` is in or right behind.
 std::string_view word_at(std::string_view text, std::size_t offset) {
     std::size_t begin = std::min(offset, text.size());
-    while (begin > 0 && begin <= text.size() && is_word(text[begin - 1])) --begin;
+    while (begin > 0 && begin <= text.size() && is_word(text[begin - 1]))
+        --begin;
     std::size_t end = std::min(offset, text.size());
-    while (end < text.size() && is_word(text[end])) ++end;
+    while (end < text.size() && is_word(text[end]))
+        ++end;
     return text.substr(begin, end - begin);
 }
 
@@ -90,7 +93,8 @@ bool is_one_of(std::string_view word, std::initializer_list<std::string_view> wo
 
 std::string lower_case(std::string_view text) {
     std::string out(text);
-    for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    for (char& c : out)
+        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     return out;
 }
 
@@ -172,8 +176,8 @@ private:
 
     bool open(JsonNode::Kind kind) {
         if (open_.size() == kMaxDepth) {
-            document_.mistake = {progress_.line(), "is nested too deep; expected at most " +
-                                                       std::to_string(kMaxDepth) + " levels"};
+            document_.mistake = {progress_.line(),
+                                 "is nested too deep; expected at most " + std::to_string(kMaxDepth) + " levels"};
             return false;
         }
         JsonNode node;
@@ -190,9 +194,12 @@ private:
     }
 
     bool place(JsonNode node) {
-        if (open_.empty()) document_.root = std::move(node);
-        else if (open_.back().kind == JsonNode::Kind::array) open_.back().items.push_back(std::move(node));
-        else open_.back().members.back().value = std::move(node);
+        if (open_.empty())
+            document_.root = std::move(node);
+        else if (open_.back().kind == JsonNode::Kind::array)
+            open_.back().items.push_back(std::move(node));
+        else
+            open_.back().members.back().value = std::move(node);
         return true;
     }
 

@@ -27,7 +27,7 @@ struct JsonNode {
     Kind kind = Kind::scalar;
     int line = 0; ///< 1-based, where the value starts
     std::variant<Null, bool, std::int64_t, std::uint64_t, Number, std::string> scalar; ///< uint64 only when >= 0
-    std::vector<JsonNode> items;     ///< of an array
+    std::vector<JsonNode> items;                                                       ///< of an array
     std::vector<JsonMember> members; ///< of an object, in the order of the file, duplicates included
 };
 

@@ -1,10 +1,5 @@
 #include "ballast/config/load.h"
 
-#include "check.h"
-#include "fields.h"
-#include "json_tree.h"
-#include "text.h"
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -16,6 +11,11 @@
 #include <optional>
 #include <system_error>
 #include <utility>
+
+#include "check.h"
+#include "fields.h"
+#include "json_tree.h"
+#include "text.h"
 
 namespace ballast {
 
@@ -179,9 +179,11 @@ public:
     Config load(const fs::path& file, std::optional<std::string_view> text, std::span<const std::string> overrides) {
         read_chain(file, text);
         // A file overrides what it extends, so the end of the chain goes first.
-        for (auto link = chain_.rbegin(); link != chain_.rend(); ++link) read_section(root_, link->root, link->source);
+        for (auto link = chain_.rbegin(); link != chain_.rend(); ++link)
+            read_section(root_, link->root, link->source);
         const Source command_line{"--set", fs::current_path(), static_cast<int>(chain_.size()), false};
-        for (const std::string& text_of_override : overrides) read_override(text_of_override, command_line);
+        for (const std::string& text_of_override : overrides)
+            read_override(text_of_override, command_line);
         resolve(config_);
         if (complete_) report_conflicts();
         if (!problems_.empty()) throw ConfigError(sorted_problems());
@@ -238,13 +240,17 @@ private:
 
             std::string error;
             std::optional<std::string> text;
-            if (first_text && !extends.source) text = std::string(*first_text);
-            else text = read_file(next, error);
+            if (first_text && !extends.source)
+                text = std::string(*first_text);
+            else
+                text = read_file(next, error);
             const Source source{printable(next.string()), directory_of(next), static_cast<int>(chain_.size())};
             if (!text) {
                 error += "; expected a config file";
-                if (!extends.source) report(source, 0, "", error);
-                else report(*extends.source, extends.line, std::string(kExtends), source.name + " " + error);
+                if (!extends.source)
+                    report(source, 0, "", error);
+                else
+                    report(*extends.source, extends.line, std::string(kExtends), source.name + " " + error);
                 complete_ = false;
                 return;
             }
@@ -295,9 +301,12 @@ private:
             const bool about_the_file = section.path.empty() && (member.key == kExtends || member.key == kSchema);
             const Field* field = find_key(section, member.key);
             if (about_the_file && source.is_file) continue;
-            if (!field) report_unknown(section, member, source);
-            else if (field->is_section()) read_section(*field, member.value, source);
-            else read_value(*field, member, source);
+            if (!field)
+                report_unknown(section, member, source);
+            else if (field->is_section())
+                read_section(*field, member.value, source);
+            else
+                read_value(*field, member, source);
         }
     }
 
@@ -356,7 +365,8 @@ private:
         if (!here.empty()) return {find_key(section, here)};
         if (const Field* known = find_path(root_, elsewhere_called(typed)); known != &root_) return {known};
         std::vector<std::string_view> names;
-        for (const Field* field : all) names.push_back(field->name);
+        for (const Field* field : all)
+            names.push_back(field->name);
         const std::string_view there = nearest(typed, names);
         guesses.clear();
         for (const Field* field : all) {
@@ -369,19 +379,32 @@ private:
     /// The path of what nanoGPT, GPT-2 and x-transformers configs call `name`; empty when it is none of their names.
     static std::string_view elsewhere_called(std::string_view name) {
         constexpr auto kNames = std::to_array<std::pair<std::string_view, std::string_view>>({
-            {"n_layer", "model.layers"},           {"num_layers", "model.layers"},
-            {"depth", "model.layers"},             {"num_hidden_layers", "model.layers"},
-            {"n_head", "model.heads"},             {"num_heads", "model.heads"},
-            {"num_attention_heads", "model.heads"}, {"n_embd", "model.width"},
-            {"d_model", "model.width"},            {"dim", "model.width"},
-            {"hidden_size", "model.width"},        {"block_size", "model.context"},
-            {"max_seq_len", "model.context"},      {"n_positions", "model.context"},
-            {"d_ff", "model.ffn.width"},           {"intermediate_size", "model.ffn.width"},
-            {"max_iters", "train.steps"},          {"max_steps", "train.steps"},
-            {"batch_size", "train.batch"},         {"eval_interval", "train.eval_every"},
-            {"eval_iters", "train.eval_batches"},  {"learning_rate", "optimizer.lr"},
-            {"min_lr", "schedule.final_lr"},       {"warmup_iters", "schedule.warmup"},
-            {"warmup_steps", "schedule.warmup"},   {"grad_clip", "optimizer.clip"},
+            {"n_layer", "model.layers"},
+            {"num_layers", "model.layers"},
+            {"depth", "model.layers"},
+            {"num_hidden_layers", "model.layers"},
+            {"n_head", "model.heads"},
+            {"num_heads", "model.heads"},
+            {"num_attention_heads", "model.heads"},
+            {"n_embd", "model.width"},
+            {"d_model", "model.width"},
+            {"dim", "model.width"},
+            {"hidden_size", "model.width"},
+            {"block_size", "model.context"},
+            {"max_seq_len", "model.context"},
+            {"n_positions", "model.context"},
+            {"d_ff", "model.ffn.width"},
+            {"intermediate_size", "model.ffn.width"},
+            {"max_iters", "train.steps"},
+            {"max_steps", "train.steps"},
+            {"batch_size", "train.batch"},
+            {"eval_interval", "train.eval_every"},
+            {"eval_iters", "train.eval_batches"},
+            {"learning_rate", "optimizer.lr"},
+            {"min_lr", "schedule.final_lr"},
+            {"warmup_iters", "schedule.warmup"},
+            {"warmup_steps", "schedule.warmup"},
+            {"grad_clip", "optimizer.clip"},
             {"dataset", "data.path"},
         });
         for (const auto& [theirs, ours] : kNames) {
@@ -395,8 +418,8 @@ private:
     void read_override(const std::string& text, const Source& source) {
         const std::size_t equals = text.find('=');
         const std::string_view path = std::string_view(text).substr(0, equals);
-        const bool hole = path.empty() || path.front() == '.' || path.back() == '.' ||
-                          path.find("..") != std::string_view::npos;
+        const bool hole =
+            path.empty() || path.front() == '.' || path.back() == '.' || path.find("..") != std::string_view::npos;
         if (equals == std::string::npos || hole) {
             const std::string shown = '"' + printable(text, kMaxShownKey) + '"';
             report(source, 0, "", shown + " is no override; expected KEY=VALUE, such as model.layers=6");

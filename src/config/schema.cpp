@@ -1,11 +1,12 @@
 #include "ballast/config/describe.h"
-#include "fields.h"
-#include "text.h"
-
-#include <nlohmann/json.hpp>
 
 #include <limits>
 #include <type_traits>
+
+#include <nlohmann/json.hpp>
+
+#include "fields.h"
+#include "text.h"
 
 namespace ballast {
 
@@ -89,14 +90,17 @@ Json section_schema(const Field& section) {
 std::string values_column(const Field& field) {
     if (field.labels.empty()) return expectation(field);
     std::vector<std::string> quoted_names;
-    for (const Label& label : field.labels) quoted_names.push_back("`" + std::string(label.name) + "`");
+    for (const Label& label : field.labels)
+        quoted_names.push_back("`" + std::string(label.name) + "`");
     const std::vector<std::string_view> names(quoted_names.begin(), quoted_names.end());
     return any_of(names);
 }
 
 void write_reference(const Field& section, std::string& out) {
-    if (section.path.empty()) out += "\n## Top level\n\n";
-    else out += "\n## `" + section.path + "`\n\n" + std::string(section.doc) + "\n\n";
+    if (section.path.empty())
+        out += "\n## Top level\n\n";
+    else
+        out += "\n## `" + section.path + "`\n\n" + std::string(section.doc) + "\n\n";
     out += "| key | default | values | meaning |\n|---|---|---|---|\n";
     for (const Field& field : section.fields) {
         if (field.is_section()) continue;

@@ -35,7 +35,8 @@ CodePoint decode_utf8(std::string_view text) {
 
 std::string hex(std::uint32_t value, int digits) {
     std::string out;
-    for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) out += "0123456789abcdef"[(value >> shift) & 0xF];
+    for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4)
+        out += "0123456789abcdef"[(value >> shift) & 0xF];
     return out;
 }
 
@@ -55,11 +56,16 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
         if (out.size() >= max_bytes) return out + "...";
         const CodePoint c = decode_utf8(text);
         const std::size_t bytes = std::max<std::size_t>(c.bytes, 1);
-        if (c.bytes == 0) out += "\\x" + hex(static_cast<unsigned char>(text[0]), 2);
-        else if (c.value == '\n') out += "\\n";
-        else if (c.value == '\t') out += "\\t";
-        else if (is_control(c.value)) out += "\\u" + hex(c.value, 4);
-        else out += text.substr(0, bytes);
+        if (c.bytes == 0)
+            out += "\\x" + hex(static_cast<unsigned char>(text[0]), 2);
+        else if (c.value == '\n')
+            out += "\\n";
+        else if (c.value == '\t')
+            out += "\\t";
+        else if (is_control(c.value))
+            out += "\\u" + hex(c.value, 4);
+        else
+            out += text.substr(0, bytes);
         text.remove_prefix(bytes);
     }
     return out;
@@ -78,11 +84,16 @@ std::string quoted(std::string_view text) {
     std::string out = "\"";
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (c == '"' || c == '\\') (out += '\\') += c;
-        else if (c == '\n') out += "\\n";
-        else if (c == '\t') out += "\\t";
-        else if (byte < 0x20 || byte == 0x7F) out += "\\u" + hex(byte, 4);
-        else out += c;
+        if (c == '"' || c == '\\')
+            (out += '\\') += c;
+        else if (c == '\n')
+            out += "\\n";
+        else if (c == '\t')
+            out += "\\t";
+        else if (byte < 0x20 || byte == 0x7F)
+            out += "\\u" + hex(byte, 4);
+        else
+            out += c;
     }
     return out + '"';
 }
@@ -114,7 +125,8 @@ std::string any_of(std::span<const std::string_view> words) {
 std::size_t edit_distance(std::string_view a, std::string_view b) {
     // Three rows of the usual table; the row before last is for swaps (optimal string alignment).
     std::vector<std::size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
-    for (std::size_t j = 0; j <= b.size(); ++j) above[j] = j;
+    for (std::size_t j = 0; j <= b.size(); ++j)
+        above[j] = j;
     for (std::size_t i = 1; i <= a.size(); ++i) {
         row[0] = i;
         for (std::size_t j = 1; j <= b.size(); ++j) {

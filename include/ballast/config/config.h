@@ -259,8 +259,7 @@ struct ScheduleConfig {
     ScheduleKind kind = ScheduleKind::cosine;
     BALLAST_KEY(kind, "Shape of the learning rate after the warm-up.");
     std::int64_t warmup = 100;
-    BALLAST_KEY(warmup, "Steps of linear warm-up to `optimizer.lr`; a shorter run ends within it.",
-                at_least(0));
+    BALLAST_KEY(warmup, "Steps of linear warm-up to `optimizer.lr`; a shorter run ends within it.", at_least(0));
     double final_lr = 1e-4;
     BALLAST_KEY(final_lr, "Learning rate at the last step of linear, cosine and wsd.", at_least(0));
     double decay_fraction = 0.2;
@@ -275,8 +274,7 @@ struct TrainConfig {
     std::int64_t batch = 12;
     BALLAST_KEY(batch, "Sequences per step.", between(1, 16777216));
     std::int64_t micro_batch = 0;
-    BALLAST_KEY(micro_batch, "Sequences computed at once; divides `batch`; 0: `batch`.",
-                between(0, 16777216));
+    BALLAST_KEY(micro_batch, "Sequences computed at once; divides `batch`; 0: `batch`.", between(0, 16777216));
     std::int64_t eval_every = 250;
     BALLAST_KEY(eval_every, "Steps between evaluations; 0: only at the end.", at_least(0));
     std::int64_t eval_batches = 20;
@@ -284,8 +282,7 @@ struct TrainConfig {
     std::int64_t checkpoint_every = 500;
     BALLAST_KEY(checkpoint_every, "Steps between checkpoints; 0: only at the end.", at_least(0));
     std::int64_t keep_checkpoints = 3;
-    BALLAST_KEY(keep_checkpoints, "Newest checkpoints to keep, beside the best; 0: all.",
-                at_least(0));
+    BALLAST_KEY(keep_checkpoints, "Newest checkpoints to keep, beside the best; 0: all.", at_least(0));
     std::int64_t log_every = 10;
     BALLAST_KEY(log_every, "Steps between lines of output when it is not a terminal.", at_least(1));
     BALLAST_KEYS_END;
