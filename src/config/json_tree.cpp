@@ -98,12 +98,20 @@ std::string lower_case(std::string_view text) {
     return out;
 }
 
-/// nlohmann's explanation without its own prefix and position: "unexpected '}'; expected string literal".
+/// nlohmann's explanation without its prefix, its position and what it read: "unexpected '}'; expected string literal".
 std::string parser_reason(std::string_view what) {
-    const std::size_t dash = what.find(" - ");
-    if (dash != std::string_view::npos) return std::string(what.substr(dash + 3));
-    const std::size_t bracket = what.find("] ");
-    return std::string(bracket == std::string_view::npos ? what : what.substr(bracket + 2));
+    const std::size_t dash = what.find(" - "), bracket = what.find("] ");
+    if (dash != std::string_view::npos)
+        what.remove_prefix(dash + 3);
+    else if (bracket != std::string_view::npos)
+        what.remove_prefix(bracket + 2);
+    std::string reason(what);
+    const std::size_t read = reason.find("; last read: '");
+    if (read != std::string::npos) {
+        const std::size_t expected = reason.rfind("'; expected ");
+        reason.erase(read, expected == std::string::npos ? std::string::npos : expected + 1 - read);
+    }
+    return reason.find("; expected ") == std::string::npos ? reason + "; expected JSON" : reason;
 }
 
 /// Puts the common mistakes in plain words; the parser's own words for the rest. `position` counts the bytes read.
@@ -121,11 +129,16 @@ std::string explain_parse_error(std::string_view text, std::size_t position, con
     }
     if (word != lower && is_one_of(lower, {"true", "false", "null"})) return shown + " is no JSON; expected " + lower;
     const std::string reason = parser_reason(error.what());
-    if (reason.find("U+000A") != std::string::npos) return "a string goes beyond its line; expected a closing quote";
+    if (reason.find("control character U+000A") != std::string::npos)
+        return "a string goes beyond its line; expected a closing quote";
     if (c == '\'') return "a single quote; expected double quotes around keys and strings";
     const std::size_t previous = text.substr(0, last).find_last_not_of(kBlanks);
     if ((c == '}' || c == ']') && previous != std::string_view::npos && text[previous] == ',') {
         return std::string("a comma before ") + c + "; expected none after the last entry";
+    }
+    if (last < text.size() && reason.find("invalid literal") == 0) {
+        const std::string_view what = word.empty() ? text.substr(last, 1) : word;
+        return "`" + printable(what, 40) + "` is out of place; expected a value, with double quotes around text";
     }
     if (last >= text.size()) return "the text ends too early; expected closing quotes, brackets and braces";
     return printable(reason, 300);

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <type_traits>
+
+#include "ballast/config/config.h"
+
+/// Random configs that are valid: every key is drawn from what its rule allows, then the keys that depend on each other
+/// are made to fit.
+class RandomConfig {
+public:
+    explicit RandomConfig(std::uint64_t seed) : random_(seed) {}
+
+    ballast::Config next() {
+        using namespace ballast;
+        Config config;
+        fill(config);
+        ModelConfig& model = config.model;
+        model.kv_heads = 1 + below(8);
+        model.heads = model.kv_heads * (1 + below(8));
+        model.width = model.heads * 2 * (1 + below(64));
+        config.train.micro_batch = 1 + below(100);
+        config.train.batch = config.train.micro_batch * (1 + below(100));
+        if (model.norm.kind != NormKind::layernorm) model.norm.bias = Switch::off;
+        if (config.schedule.final_lr > config.optimizer.lr) std::swap(config.schedule.final_lr, config.optimizer.lr);
+        config.data.path = "/data/" + config.name + ".txt";
+        return config;
+    }
+
+    /// 0 .. count - 1.
+    std::int64_t below(std::int64_t count) { return static_cast<std::int64_t>(random_() % std::uint64_t(count)); }
+
+private:
+    template <class T>
+    void fill(T& section) {
+        ballast::for_each_key<T>([&]<class M>(const ballast::Key<T, M>& key) {
+            M& member = section.*(key.member);
+            if constexpr (ballast::HasKeys<M>)
+                fill(member);
+            else
+                draw(member, key.rule);
+        });
+    }
+
+    void draw(bool& value, const ballast::Rule&) { value = below(2) == 1; }
+    void draw(std::uint64_t& value, const ballast::Rule&) { value = random_() >> below(64); }
+    void draw(std::int64_t& value, const ballast::Rule& rule) {
+        do
+            value = static_cast<std::int64_t>(random_() >> (1 + below(63)));
+        while (!rule.contains(static_cast<double>(value)));
+    }
+    void draw(double& value, const ballast::Rule& rule) {
+        do
+            value = std::ldexp(static_cast<double>(random_() >> 11), static_cast<int>(below(80)) - 110);
+        while (!rule.contains(value));
+    }
+    void draw(std::array<double, 2>& value, const ballast::Rule& rule) {
+        for (double& element : value)
+            draw(element, rule);
+    }
+    void draw(std::string& value, const ballast::Rule&) {
+        const std::string characters = "abcXYZ019 _\"\\'{}[],:$#=";
+        value = "n";
+        for (std::int64_t length = below(20); length > 0; --length)
+            value += below(10) == 0 ? "ü" : std::string(1, characters[std::size_t(below(std::ssize(characters)))]);
+    }
+    template <class E>
+        requires ballast::ConfigEnum<E>
+    void draw(E& value, const ballast::Rule&) {
+        const auto values = values_of(E{});
+        value = values[std::size_t(below(std::ssize(values)))].value;
+    }
+
+    std::mt19937_64 random_;
+};
