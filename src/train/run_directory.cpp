@@ -1,0 +1,287 @@
+#include "ballast/train/run_directory.h"
+
+#include <array>
+#include <cerrno>
+#include <ctime>
+#include <fcntl.h>
+#include <hwy/targets.h>
+#include <nlohmann/json.hpp>
+#include <sys/file.h>
+#include <sys/utsname.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+#include <variant>
+
+#include "ballast/base/error.h"
+#include "ballast/base/parallel.h"
+#include "ballast/kernels/gemm.h"
+#include "json_fields.h"
+
+namespace ballast {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kLockFile = "lock";
+
+struct EnvironmentField {
+    std::string_view name;
+    std::variant<std::string Environment::*, std::int64_t Environment::*> member;
+};
+
+constexpr auto kEnvironmentFields = std::to_array<EnvironmentField>({
+    {"version", &Environment::version},
+    {"precision", &Environment::precision},
+    {"cpu", &Environment::cpu},
+    {"processors", &Environment::processors},
+    {"threads", &Environment::threads},
+    {"simd", &Environment::simd},
+    {"blas", &Environment::blas},
+    {"blas_core", &Environment::blas_core},
+    {"blas_threading", &Environment::blas_threading},
+    {"compiler", &Environment::compiler},
+    {"build", &Environment::build},
+    {"os", &Environment::os},
+});
+
+struct SummaryField {
+    std::string_view name;
+    std::variant<std::string RunSummary::*, std::int64_t RunSummary::*, double RunSummary::*,
+                 std::optional<double> RunSummary::*>
+        member;
+};
+
+constexpr auto kSummaryFields = std::to_array<SummaryField>({
+    {"verdict", &RunSummary::verdict},
+    {"reason", &RunSummary::reason},
+    {"step", &RunSummary::step},
+    {"tokens", &RunSummary::tokens},
+    {"final_loss", &RunSummary::final_loss},
+    {"best_loss", &RunSummary::best_loss},
+    {"best_loss_step", &RunSummary::best_loss_step},
+    {"final_val_loss", &RunSummary::final_val_loss},
+    {"best_val_loss", &RunSummary::best_val_loss},
+    {"best_val_step", &RunSummary::best_val_step},
+    {"tokens_per_second", &RunSummary::tokens_per_second},
+    {"seconds", &RunSummary::seconds},
+    {"started", &RunSummary::started},
+    {"finished", &RunSummary::finished},
+    {"resumed", &RunSummary::resumed},
+});
+
+template <class Record, class Fields>
+void write_record(const fs::path& path, const Record& record, const Fields& fields, const FileCalls& calls) {
+    Json json;
+    write_fields(json, record, fields);
+    write_file_atomic(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", calls);
+}
+
+template <class Record, class Fields>
+Record read_record(const fs::path& path, const Fields& fields) {
+    const std::string text = read_file(path);
+    Record record;
+    try {
+        read_fields(parse_object<Json>(text), record, fields, Missing::allowed);
+    } catch (const IoError& error) {
+        throw IoError(path.string() + ": " + error.what());
+    }
+    return record;
+}
+
+[[noreturn]] void fail(const fs::path& path, std::string_view action, const std::error_code& reason) {
+    throw IoError(path.string() + ": cannot " + std::string(action) + ": " + reason.message());
+}
+std::error_code last_error() { return {errno, std::generic_category()}; }
+
+[[noreturn]] void refuse_existing(const fs::path& path) {
+    throw UsageError(path.string() + ": already exists; choose another --out, or go on with it: ballast resume " +
+                     path.string());
+}
+
+bool is_there(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(fs::symlink_status(path, ignored));
+}
+
+/// Returns the descriptor that holds the lock.
+int take_lock(const fs::path& directory) {
+    const fs::path path = directory / kLockFile;
+    const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) fail(path, "lock", last_error());
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+        const std::error_code reason = last_error();
+        ::close(descriptor);
+        if (reason != std::errc::operation_would_block) fail(path, "lock", reason);
+        std::string holder = read_file(path);
+        while (!holder.empty() && holder.back() == '\n')
+            holder.pop_back();
+        throw UsageError(directory.string() + ": another process" + (holder.empty() ? "" : " (" + holder + ")") +
+                         " works on this run; wait for it or stop it");
+    }
+    // For the message above alone, so a full disk does not matter.
+    const std::string holder = std::to_string(::getpid()) + "\n";
+    if (::ftruncate(descriptor, 0) == 0) (void)!::write(descriptor, holder.data(), holder.size());
+    return descriptor;
+}
+
+/// Throws UsageError unless there is a run directory.
+fs::path checked_run(const fs::path& path) {
+    if (!is_there(path)) throw UsageError(path.string() + ": no such run directory");
+    std::error_code ignored;
+    if (!fs::is_directory(path, ignored) || !is_there(path / "config.json") || !is_there(path / "environment.json"))
+        throw UsageError(path.string() + ": not a run directory; expected one that ballast train has made");
+    return path;
+}
+
+/// Temporary files of atomic writes that a killed process did not finish.
+void remove_leftovers(const fs::path& directory, const FileCalls& calls) {
+    std::error_code problem;
+    for (fs::directory_iterator entry(directory, problem), end; !problem && entry != end; entry.increment(problem)) {
+        const std::string name = entry->path().filename().string();
+        if (name.starts_with('.') && name.ends_with(".tmp")) calls.unlink(entry->path().c_str());
+    }
+    if (problem) fail(directory, "read", problem);
+}
+
+std::string cpu_model(const std::string& fallback) {
+    std::string facts;
+    try {
+        facts = read_file("/proc/cpuinfo");
+    } catch (const IoError&) {
+        return fallback;
+    }
+    const std::size_t key = facts.find("model name");
+    if (key == std::string::npos) return fallback;
+    const std::size_t begin = facts.find_first_not_of(": \t", key + std::string_view("model name").size());
+    return facts.substr(begin, facts.find('\n', begin) - begin);
+}
+
+/// The best instruction set that this processor has and the kernels are compiled for.
+std::string simd_name() {
+    const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
+    return hwy::TargetName(usable & -usable); // better targets have lower bits
+}
+
+std::string compiler_name() {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#else
+    return "gcc " __VERSION__;
+#endif
+}
+
+} // namespace
+
+Environment current_environment() {
+    const BlasFacts blas = pin_blas();
+    utsname system{};
+    ::uname(&system);
+    Environment facts;
+    facts.version = BALLAST_VERSION;
+    facts.precision = "float" + std::to_string(8 * sizeof(real));
+    facts.cpu = cpu_model(system.machine);
+    facts.processors = available_processors();
+    facts.threads = threads();
+    facts.simd = simd_name();
+    facts.blas = blas.name;
+    facts.blas_core = blas.core;
+    facts.blas_threading = blas.threading;
+    facts.compiler = compiler_name();
+#ifdef NDEBUG
+    facts.build = "release";
+#else
+    facts.build = "debug";
+#endif
+    facts.os = std::string(system.sysname) + " " + system.release + " " + system.machine;
+    return facts;
+}
+
+std::vector<std::string> differences(const Environment& recorded, const Environment& now) {
+    Json before;
+    Json after;
+    write_fields(before, recorded, kEnvironmentFields);
+    write_fields(after, now, kEnvironmentFields);
+    std::vector<std::string> lines;
+    const auto text = [](const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); };
+    for (const auto& [name, value] : before.items())
+        if (value != after[name]) lines.push_back(name + ": " + text(value) + ", now " + text(after[name]));
+    return lines;
+}
+
+std::string utc_time() {
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    std::array<char, 32> text{};
+    const std::size_t size = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return {text.data(), size};
+}
+
+RunDirectory RunDirectory::create(const fs::path& path, std::string_view config_json, const Environment& environment,
+                                  const FileCalls& calls) {
+    fs::path run = path.lexically_normal();
+    if (!run.has_filename()) run = run.parent_path(); // "runs/a/"
+    if (is_there(run)) refuse_existing(path);
+
+    const fs::path parent = run.has_parent_path() ? run.parent_path() : fs::path(".");
+    std::error_code problem;
+    fs::create_directories(parent, problem);
+    if (problem) fail(parent, "write", problem);
+    const fs::path temporary = parent / ("." + run.filename().string() + ".new-" + std::to_string(::getpid()));
+    fs::remove_all(temporary, problem); // of a process that had this number and died
+    if (!fs::create_directory(temporary, problem)) fail(path, "write", problem);
+
+    RunDirectory directory(run, -1);
+    try {
+        directory.lock_ = take_lock(temporary);
+        write_file_atomic(temporary / "config.json", config_json, calls);
+        write_record(temporary / "environment.json", environment, kEnvironmentFields, calls);
+        fs::create_directory(temporary / "checkpoints", problem);
+        if (problem) fail(path, "write", problem);
+        rename_durably(temporary, run, calls);
+    } catch (const Error&) {
+        const bool overtaken = is_there(temporary) && is_there(run); // by another process that made the same run
+        fs::remove_all(temporary, problem);
+        if (overtaken) refuse_existing(path);
+        throw;
+    }
+    return directory;
+}
+
+RunDirectory RunDirectory::open_for_training(const fs::path& path, const FileCalls& calls) {
+    const fs::path run = checked_run(path);
+    RunDirectory directory(run, take_lock(run));
+    remove_leftovers(run, calls);
+    return directory;
+}
+
+RunDirectory RunDirectory::open(const fs::path& path) { return {checked_run(path), -1}; }
+
+RunDirectory::RunDirectory(RunDirectory&& other) noexcept
+    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+
+RunDirectory::~RunDirectory() {
+    if (lock_ >= 0) ::close(lock_);
+}
+
+std::string RunDirectory::config_json() const { return read_file(config_path()); }
+Environment RunDirectory::environment() const {
+    return read_record<Environment>(environment_path(), kEnvironmentFields);
+}
+RunSummary RunDirectory::summary() const { return read_record<RunSummary>(summary_path(), kSummaryFields); }
+
+void RunDirectory::write_config(std::string_view config_json, const FileCalls& calls) const {
+    write_file_atomic(config_path(), config_json, calls);
+}
+void RunDirectory::write_environment(const Environment& environment, const FileCalls& calls) const {
+    write_record(environment_path(), environment, kEnvironmentFields, calls);
+}
+void RunDirectory::write_summary(const RunSummary& summary, const FileCalls& calls) const {
+    write_record(summary_path(), summary, kSummaryFields, calls);
+}
+
+} // namespace ballast
