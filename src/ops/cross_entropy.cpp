@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 
 #include "ballast/base/error.h"
@@ -77,6 +76,21 @@ Var cross_entropy(Tape& tape, Var logits, std::span<const std::int32_t> targets,
                        CrossEntropyAttributes{targets.data(), static_cast<std::int64_t>(targets.size()), scale, z_loss});
 }
 
+namespace {
+/// NaN must win over every number, so it is not left to std::max.
+double larger(double a, double b) { return std::isnan(a) || std::isnan(b) ? std::nan("") : std::max(a, b); }
+} // namespace
+
+CrossEntropySums& CrossEntropySums::operator+=(const CrossEntropySums& other) {
+    targets += other.targets;
+    nll += other.nll;
+    log_z += other.log_z;
+    log_z_squares += other.log_z_squares;
+    max_log_z = larger(max_log_z, other.max_log_z);
+    max_logit = larger(max_logit, other.max_logit);
+    return *this;
+}
+
 CrossEntropySums cross_entropy_sums(const Tape& tape, Var loss) {
     const Node& node = tape.producer(loss);
     if (node.op != &cross_entropy_op) throw Error("cross_entropy_sums: this value is not a cross_entropy");
@@ -84,19 +98,11 @@ CrossEntropySums cross_entropy_sums(const Tape& tape, Var loss) {
     const real* log_z = node.saved;
     const real* nll = log_z + a.count;
     const real* max_logit = nll + a.count;
-    // NaN must win over every number, so it is not left to std::max.
-    const auto larger = [](double a, double b) { return std::isnan(a) || std::isnan(b) ? std::nan("") : std::max(a, b); };
     CrossEntropySums sums;
-    sums.max_log_z = -std::numeric_limits<double>::infinity();
     for (std::int64_t n = 0; n < a.count; ++n) {
         if (a.targets[n] == kIgnoredTarget) continue;
         const auto z = static_cast<double>(log_z[n]);
-        ++sums.targets;
-        sums.nll += static_cast<double>(nll[n]);
-        sums.log_z += z;
-        sums.log_z_squares += z * z;
-        sums.max_log_z = larger(sums.max_log_z, z);
-        sums.max_logit = larger(sums.max_logit, static_cast<double>(max_logit[n]));
+        sums += {1, static_cast<double>(nll[n]), z, z * z, z, static_cast<double>(max_logit[n])};
     }
     return sums;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "ballast/autograd/tape.h"
@@ -69,8 +70,11 @@ struct CrossEntropySums {
     double nll = 0;            ///< sum of cross-entropies over them, nats
     double log_z = 0;          ///< sum of log Z over them
     double log_z_squares = 0;
-    double max_log_z = 0;      ///< largest log Z
+    double max_log_z = -std::numeric_limits<double>::infinity(); ///< largest log Z
     double max_logit = 0;      ///< largest |logit|
+
+    /// Adds what another micro-batch saw. A NaN carries through, maxima included.
+    CrossEntropySums& operator+=(const CrossEntropySums& other);
 };
 CrossEntropySums cross_entropy_sums(const Tape& tape, Var loss);
 

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ballast/config/config.h"
+#include "ballast/data/dataset.h"
+#include "ballast/data/sampler.h"
+#include "ballast/nn/transformer.h"
+#include "ballast/train/optimizer.h"
+#include "ballast/train/step_record.h"
+
+namespace ballast {
+
+/// What a config says about the data. `vocabulary` is a trained model's, unset to derive it from the data.
+DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabulary = {});
+
+/// Mean cross-entropy (nats per token) of a model on windows of `tokens`: `batches` times `batch` of them, spread
+/// evenly (Sampler::evaluation_batch). Uses `tape`, in eval mode.
+double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch,
+                std::int64_t batches, std::int64_t context);
+
+/// A model that learns: parameters, optimizer and tape of one run, without anything on disk.
+class Learner {
+public:
+    /// `config` is resolved; `data` outlives the learner. Parameters are at their initial values.
+    Learner(const Config& config, const Dataset& data);
+
+    struct Step {
+        StepRecord record;
+        /// Set when the loss, a gradient or (after the update) a parameter is NaN or infinite: what, and where. In the
+        /// first two cases the parameters are as before the step.
+        std::string non_finite;
+        bool updated = false; ///< the parameters have changed
+    };
+
+    /// Step `step`, counted from 1: a batch that is a function of (seed, step), forward and backward in micro-batches,
+    /// clipping, update. `record.tokens` is left to the caller.
+    Step step(std::int64_t step);
+
+    /// Mean cross-entropy on the validation split, by the config's `train.eval_batches`; nothing without such a split.
+    std::optional<double> validate();
+
+    const Config& config() const { return config_; }
+    const Transformer& model() const { return model_; }
+    ParamTable& table() { return table_; }
+    const ParamTable& table() const { return table_; }
+    const Optimizer& optimizer() const { return optimizer_; }
+    const Tape& tape() const { return tape_; }
+    std::int64_t tokens_per_step() const { return config_.train.batch * config_.model.context; }
+
+private:
+    /// Name of the first parameter whose gradient (or, after the update, value) is not finite.
+    std::string first_non_finite(const float* values) const;
+
+    Config config_;
+    const Dataset& data_;
+    Sampler sampler_;
+    ParamTable table_;
+    Transformer model_;
+    Optimizer optimizer_;
+    Tape tape_;
+    std::vector<std::int32_t> inputs_;
+    std::vector<std::int32_t> targets_;
+};
+
+} // namespace ballast

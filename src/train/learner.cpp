@@ -1,0 +1,135 @@
+#include "ballast/train/learner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "ballast/kernels/elementwise.h"
+#include "ballast/kernels/gemm.h"
+#include "ballast/ops/registry.h"
+#include "ballast/train/schedule.h"
+
+namespace ballast {
+
+DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabulary) {
+    DataOptions options;
+    options.path = config.data.path;
+    switch (config.data.format) {
+    case DataFormat::automatic: options.format = DataOptions::Format::automatic; break;
+    case DataFormat::text: options.format = DataOptions::Format::text; break;
+    case DataFormat::bin: options.format = DataOptions::Format::bin; break;
+    }
+    options.tokenizer = config.data.tokenizer.kind == TokenizerKind::byte ? Tokenizer::Kind::byte
+                                                                          : Tokenizer::Kind::character;
+    options.val_fraction = config.data.val_fraction;
+    options.vocab_size = config.data.vocab_size;
+    options.context = config.model.context;
+    options.vocabulary = std::move(vocabulary);
+    return options;
+}
+
+double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch,
+                std::int64_t batches, std::int64_t context) {
+    const Sampler sampler(tokens, 0);
+    std::vector<std::int32_t> inputs(static_cast<std::size_t>(batch * context));
+    std::vector<std::int32_t> targets(inputs.size());
+    double nll = 0;
+    for (std::int64_t i = 0; i < batches; ++i) {
+        sampler.evaluation_batch(i, batches, batch, context, inputs.data(), targets.data());
+        tape.begin(Mode::eval);
+        const Var logits = model(tape, {inputs, {batch, context}});
+        nll += ops::cross_entropy_sums(tape, ops::cross_entropy(tape, logits, targets, 1)).nll;
+    }
+    return nll / static_cast<double>(batches * batch * context);
+}
+
+namespace {
+/// The model of a config, with `table` holding its parameters and room for their gradients.
+Transformer ready_model(ParamTable& table, const Config& config, std::int64_t vocabulary) {
+    Transformer model(table, config.model, vocabulary);
+    table.allocate(config.seed);
+    table.allocate_gradients();
+    return model;
+}
+} // namespace
+
+Learner::Learner(const Config& config, const Dataset& data)
+    : config_(config), data_(data), sampler_(data.train(), config.seed),
+      model_(ready_model(table_, config, data.vocab_size())), optimizer_(config.optimizer, table_),
+      tape_(ops::registry()), inputs_(static_cast<std::size_t>(tokens_per_step())), targets_(inputs_.size()) {
+    pin_blas();
+}
+
+std::string Learner::first_non_finite(const float* values) const {
+    for (const Param& param : table_.params())
+        if (!all_finite(values + param.offset, param.shape.elements())) return param.name;
+    return "no single parameter";
+}
+
+Learner::Step Learner::step(std::int64_t step) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    Step result;
+    StepRecord& record = result.record;
+    record.step = step;
+
+    // Forward and backward, one micro-batch after the other; gradients add up in the table. The loss is divided by the
+    // tokens of the whole batch, so the sum over micro-batches is the batch's mean.
+    const std::int64_t context = config_.model.context;
+    const std::int64_t micro_batch = config_.train.micro_batch;
+    const std::int64_t micro_batches = config_.train.batch / micro_batch;
+    const auto tokens = static_cast<double>(tokens_per_step());
+    sampler_.batch(step, config_.train.batch, context, inputs_.data(), targets_.data());
+    ops::CrossEntropySums sums;
+    for (std::int64_t i = 0; i < micro_batches; ++i) {
+        const auto offset = static_cast<std::size_t>(i * micro_batch * context);
+        const auto count = static_cast<std::size_t>(micro_batch * context);
+        const std::span inputs(inputs_.data() + offset, count);
+        const std::span targets(targets_.data() + offset, count);
+        tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches + i)});
+        const Var logits = model_(tape_, {inputs, {micro_batch, context}});
+        const Var loss = ops::cross_entropy(tape_, logits, targets, 1 / tokens, config_.loss.z_loss);
+        sums += ops::cross_entropy_sums(tape_, loss);
+        tape_.backward(loss, {.accumulate = i > 0});
+    }
+    record.loss = sums.nll / tokens;
+    record.z_loss = config_.loss.z_loss * sums.log_z_squares / tokens;
+    record.mean_log_z = sums.log_z / tokens;
+    record.max_log_z = sums.max_log_z;
+    record.max_logit = sums.max_logit;
+
+    const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, step);
+    record.lr = config_.optimizer.lr * factor;
+    record.gradient_norm = std::sqrt(sum_of_squares(table_.gradients(), table_.size()));
+
+    // Nothing below may see a loss or a gradient that is not finite: neither the update nor a statistic.
+    if (!std::isfinite(record.loss + record.z_loss))
+        result.non_finite = "the loss";
+    else if (!std::isfinite(record.gradient_norm))
+        result.non_finite = "the gradient of " + first_non_finite(table_.gradients());
+
+    if (result.non_finite.empty()) {
+        // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
+        const double clip = config_.optimizer.clip;
+        record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
+        const UpdateStats stats = optimizer_.step(step, factor, record.clip);
+        result.updated = true;
+        record.parameter_norm = std::sqrt(stats.parameter_squares);
+        record.update_norm = std::sqrt(stats.update_squares);
+        record.update_ratio = stats.parameter_squares > 0 ? record.update_norm / record.parameter_norm : 0;
+        if (!stats.finite) result.non_finite = "after the update " + first_non_finite(table_.values());
+    }
+    record.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    record.tokens_per_second = tokens / record.seconds;
+    return result;
+}
+
+std::optional<double> Learner::validate() {
+    if (data_.validation().size() == 0) return {};
+    const std::int64_t pieces = config_.train.batch / config_.train.micro_batch;
+    return evaluate(tape_, model_, data_.validation(), config_.train.micro_batch, config_.train.eval_batches * pieces,
+                    config_.model.context);
+}
+
+} // namespace ballast
