@@ -237,7 +237,16 @@ JsonDocument parse_json(std::string_view text, bool comments) {
 
 std::string describe(const JsonNode& node) {
     constexpr std::size_t kMaxShown = 60;
-    if (node.kind == JsonNode::Kind::array) return "an array of " + std::to_string(node.items.size());
+    constexpr std::size_t kMaxShownItems = 4;
+    if (node.kind == JsonNode::Kind::array) {
+        const auto is_scalar = [](const JsonNode& item) { return item.kind == JsonNode::Kind::scalar; };
+        if (node.items.size() > kMaxShownItems || !std::all_of(node.items.begin(), node.items.end(), is_scalar))
+            return "an array of " + std::to_string(node.items.size());
+        std::string items;
+        for (const JsonNode& item : node.items)
+            items += (items.empty() ? "" : ", ") + describe(item);
+        return "[" + items + "]";
+    }
     if (node.kind == JsonNode::Kind::object) return "an object";
     struct Describe {
         std::string operator()(JsonNode::Null) const { return "null"; }

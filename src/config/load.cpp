@@ -423,7 +423,6 @@ private:
         if (equals == std::string::npos || hole) {
             const std::string shown = '"' + printable(text, kMaxShownKey) + '"';
             report(source, 0, "", shown + " is no override; expected KEY=VALUE, such as model.layers=6");
-            complete_ = false;
             return;
         }
         JsonNode node = override_value(find_path(root_, path), std::string_view(text).substr(equals + 1));

@@ -81,17 +81,18 @@ TEST_CASE("a value of another type is refused", "[config]") {
         mistake("\"model\": null") ==
         "c.json:2: model: is null; expected an object with keys such as layers, heads, kv_heads, width, context, ffn, "
         "norm, final_norm, position, rope, tie_embeddings, bias, dropout or init");
-    CHECK(mistake("\"optimizer\": {\"lr\": [1]}") ==
-          "c.json:2: optimizer.lr: is an array of 1; expected a number of at least 0");
-    CHECK(
-        mistake("\"optimizer\": {\"betas\": [0.9]}") ==
-        "c.json:2: optimizer.betas: is an array of 1; expected an array of 2 numbers, each of at least 0 and below 1");
-    CHECK(mistake("\"optimizer\": {\"betas\": [0.9, \"x\"]}").find("is an array of 2; expected") != std::string::npos);
+    CHECK(mistake("\"optimizer\": {\"lr\": [1]}") == "c.json:2: optimizer.lr: is [1]; expected a number of at least 0");
+    CHECK(mistake("\"optimizer\": {\"betas\": [0.9]}") ==
+          "c.json:2: optimizer.betas: is [0.9]; expected an array of 2 numbers, each of at least 0 and below 1");
+    CHECK(mistake("\"optimizer\": {\"betas\": [0.9, \"x\"]}").find("is [0.9, \"x\"]; expected") != std::string::npos);
     CHECK(mistake("\"name\": 3") ==
           "c.json:2: name: is 3; expected a name for a directory: not empty, at most 200 bytes, "
           "no slash or control character, not starting with . or -");
-    CHECK(mistakes("[1]").front().find("c.json:1: is an array of 1; expected an object") == 0);
+    CHECK(mistakes("[1]").front().find("c.json:1: is [1]; expected an object") == 0);
     CHECK(mistakes("3").size() == 1);
+    CHECK(contains(mistake("\"seed\": [1, [2]]"), "seed: is an array of 2; expected"));
+    CHECK(contains(mistake("\"optimizer\": {\"betas\": [0.9, 1.0]}"),
+                   "betas: is [0.9, 1.0]; expected an array of 2 numbers"));
 }
 
 TEST_CASE("a number outside its range is refused with the range", "[config]") {
@@ -310,9 +311,9 @@ TEST_CASE("extends that leads nowhere or in a circle", "[config]") {
     CHECK(contains(file_mistakes(dir / "folder.json").front(), "folder.json:1: extends: "));
     CHECK(contains(file_mistakes(dir / "folder.json").front(), "is a directory; expected a config file"));
     write(dir / "number.json", "{" + data + ",\n\n\"extends\": [\"a.json\"]}");
-    CHECK(file_mistakes(dir / "number.json") ==
-          std::vector<std::string>{base +
-                                   "number.json:3: extends: is an array of 1; expected the path of a config file"});
+    CHECK(
+        file_mistakes(dir / "number.json") ==
+        std::vector<std::string>{base + "number.json:3: extends: is [\"a.json\"]; expected the path of a config file"});
 
     write(dir / "self.json", "{\"extends\": \"./self.json\"}");
     CHECK(file_mistakes(dir / "self.json") ==

@@ -52,9 +52,10 @@ private:
         while (!rule.contains(static_cast<double>(value)));
     }
     void draw(double& value, const ballast::Rule& rule) {
-        do
-            value = std::ldexp(static_cast<double>(random_() >> 11), static_cast<int>(below(80)) - 110);
-        while (!rule.contains(value));
+        do {
+            const auto exponent = static_cast<int>(below(80)) - 110;
+            value = std::ldexp(static_cast<double>(random_() >> 11), exponent);
+        } while (!rule.contains(value));
     }
     void draw(std::array<double, 2>& value, const ballast::Rule& rule) {
         for (double& element : value)
