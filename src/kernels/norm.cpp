@@ -51,10 +51,12 @@ HWY_NOINLINE Moments scaled_moments(const real* x, std::int64_t n, real eps, boo
     }
     if (scale == 0) return {0.0, 1.0 / std::sqrt(static_cast<double>(eps))};
     double mean = 0;
-    if (centered) {
+    // The second round adds what the rounding of the first left out; it makes the mean of equal elements exact.
+    for (int round = 0; centered && round < 2; ++round) {
+        double sum = 0;
         for (std::int64_t i = 0; i < n; ++i)
-            mean += x[i] / scale;
-        mean /= static_cast<double>(n);
+            sum += x[i] / scale - mean;
+        mean += sum / static_cast<double>(n);
     }
     double squares = 0;
     for (std::int64_t i = 0; i < n; ++i) {
