@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <ctime>
 #include <fcntl.h>
-#include <hwy/targets.h>
 #include <nlohmann/json.hpp>
 #include <sys/file.h>
 #include <sys/utsname.h>
@@ -16,6 +15,7 @@
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
 #include "ballast/kernels/gemm.h"
+#include "ballast/kernels/simd.h"
 #include "json_fields.h"
 
 namespace ballast {
@@ -158,12 +158,6 @@ std::string cpu_model(const std::string& fallback) {
     if (key == std::string::npos) return fallback;
     const std::size_t begin = facts.find_first_not_of(": \t", key + std::string_view("model name").size());
     return facts.substr(begin, facts.find('\n', begin) - begin);
-}
-
-/// The best instruction set that this processor has and the kernels are compiled for.
-std::string simd_name() {
-    const std::int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
-    return hwy::TargetName(usable & -usable); // better targets have lower bits
 }
 
 std::string compiler_name() {
