@@ -1,9 +1,9 @@
 #include "check.h"
 
+#include "ballast/base/text.h"
 #include "ballast/config/load.h"
 #include "ballast/config/placement.h"
 #include "fields.h"
-#include "text.h"
 
 namespace ballast {
 

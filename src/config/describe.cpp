@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "ballast/base/error.h"
+#include "ballast/base/text.h"
 #include "fields.h"
-#include "text.h"
 
 namespace ballast {
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "text.h"
+#include "ballast/base/text.h"
 
 namespace ballast::config_io {
 

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "text.h"
+#include "ballast/base/text.h"
 
 namespace ballast::config_io {
 

@@ -12,10 +12,10 @@
 #include <system_error>
 #include <utility>
 
+#include "ballast/base/text.h"
 #include "check.h"
 #include "fields.h"
 #include "json_tree.h"
-#include "text.h"
 
 namespace ballast {
 
@@ -181,13 +181,20 @@ public:
         // A file overrides what it extends, so the end of the chain goes first.
         for (auto link = chain_.rbegin(); link != chain_.rend(); ++link)
             read_section(root_, link->root, link->source);
-        const Source command_line{"--set", fs::current_path(), static_cast<int>(chain_.size()), false};
+        command_line_ = {"--set", fs::current_path(), static_cast<int>(chain_.size()), false};
         for (const std::string& text_of_override : overrides)
-            read_override(text_of_override, command_line);
+            read_override(text_of_override, command_line_);
         resolve(config_);
         if (complete_) report_conflicts();
         if (!problems_.empty()) throw ConfigError(sorted_problems());
         return config_;
+    }
+
+    /// A mistake about `path`, at the place that gave the key its value.
+    ConfigProblem problem(std::string_view path, std::string message) const {
+        const auto found = places_.find(path);
+        const Place place = found != places_.end() ? found->second : Place{&chain_.front().source, 0};
+        return {place.source->name, place.line, std::string(path), std::move(message)};
     }
 
 private:
@@ -487,6 +494,7 @@ private:
     Config config_;
     std::vector<std::pair<int, ConfigProblem>> problems_; ///< with the rank of their source
     std::deque<Link> chain_;                              ///< a deque: places point at its sources
+    Source command_line_;
     std::map<std::string, Place, std::less<>> places_;    ///< where each key got its value
     std::vector<std::string> doubtful_;                   ///< keys whose value was given but could not be used
     bool complete_ = true;                                ///< every file was read
@@ -500,6 +508,13 @@ Config load_config(const fs::path& file, std::span<const std::string> overrides)
 
 Config config_from_json(std::string_view text, const fs::path& filename, std::span<const std::string> overrides) {
     return Loader().load(filename, text, overrides);
+}
+
+ConfigProblem problem_at(const fs::path& file, std::span<const std::string> overrides, std::string_view path,
+                         std::string message) {
+    Loader loader;
+    loader.load(file, std::nullopt, overrides);
+    return loader.problem(path, std::move(message));
 }
 
 std::vector<ConfigProblem> check_configs(std::span<const fs::path> files, std::span<const std::string> overrides) {

@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "ballast/base/text.h"
 #include "fields.h"
-#include "text.h"
 
 namespace ballast {
 

@@ -32,6 +32,11 @@ Config config_from_json(std::string_view text, const std::filesystem::path& file
 std::vector<ConfigProblem> check_configs(std::span<const std::filesystem::path> files,
                                          std::span<const std::string> overrides = {});
 
+/// A mistake that only shows when a good config is used, such as data too short for `model.context`, as a problem at
+/// the file and line that give the key `path` its value. Throws as load_config does.
+ConfigProblem problem_at(const std::filesystem::path& file, std::span<const std::string> overrides,
+                         std::string_view path, std::string message);
+
 /// Replaces each 0 or `automatic` that stands for "derive it" and needs no data by its value: model.kv_heads,
 /// model.ffn.width, model.norm.bias, model.final_norm, train.micro_batch. A resolved config stays as it is.
 /// `data.format` and `data.vocab_size` depend on the data and are left.

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace ballast::config_io {
+namespace ballast {
 
 /// `text` made safe to print on one line of a terminal: control characters, bidirectional overrides and bytes that are
 /// not UTF-8 become escapes, and what goes beyond `max_bytes` becomes "...".
@@ -33,4 +33,4 @@ bool is_near(std::string_view typed, std::string_view word);
 /// The candidate nearest to `typed` among those that are near; empty when there is none.
 std::string_view nearest(std::string_view typed, std::span<const std::string_view> candidates);
 
-} // namespace ballast::config_io
+} // namespace ballast

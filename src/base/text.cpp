@@ -1,4 +1,4 @@
-#include "text.h"
+#include "ballast/base/text.h"
 
 #include <algorithm>
 #include <array>
@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace ballast::config_io {
+namespace ballast {
 
 namespace {
 
@@ -163,4 +163,4 @@ std::string_view nearest(std::string_view typed, std::span<const std::string_vie
     return best;
 }
 
-} // namespace ballast::config_io
+} // namespace ballast
