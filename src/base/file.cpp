@@ -120,6 +120,12 @@ std::string read_file(const fs::path& path) {
 }
 
 AtomicFile::AtomicFile(fs::path path, const FileCalls& calls) : path_(std::move(path)), calls_(calls) {
+    // A rename would replace a device such as /dev/full by a plain file, for the whole machine.
+    struct stat status {};
+    if (::stat(path_.c_str(), &status) == 0) {
+        if (S_ISDIR(status.st_mode)) fail(path_, "write", EISDIR);
+        if (!S_ISREG(status.st_mode)) throw IoError(path_.string() + ": cannot write: not a regular file");
+    }
     // A process that died may have left a name behind, so a taken one is not an error until many are.
     constexpr int kAttempts = 100;
     for (int attempt = 0; attempt < kAttempts && descriptor_ < 0; ++attempt) {

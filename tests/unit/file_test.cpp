@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
 
@@ -140,6 +141,16 @@ TEST_CASE("an uncommitted atomic file never existed") {
         file.write(std::string_view("half"));
     }
     CHECK(names_in(directory.path()).empty());
+}
+
+TEST_CASE("an atomic write does not replace what is not a file") {
+    const TemporaryDirectory directory;
+    const fs::path pipe = directory / "pipe";
+    REQUIRE(::mkfifo(pipe.c_str(), 0666) == 0);
+    CHECK(message_of([&] { write_file_atomic(pipe, std::string_view("x")); }) ==
+          pipe.string() + ": cannot write: not a regular file");
+    CHECK(fs::is_fifo(pipe));
+    CHECK(names_in(directory.path()) == std::vector<std::string>{"pipe"});
 }
 
 TEST_CASE("a name left behind by a dead process is not in the way") {

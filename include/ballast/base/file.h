@@ -53,7 +53,8 @@ std::string read_file(const std::filesystem::path& path);
 
 /// A file that is written piece by piece under a temporary name in the directory of `path` and takes its place whole
 /// on commit(): at every moment, through any crash, `path` is the old file, absent, or the complete new one. Every
-/// function throws IoError; without a successful commit() the destructor removes the temporary file.
+/// function throws IoError; without a successful commit() the destructor removes the temporary file. What exists at
+/// `path` and is not a regular file, such as a device, is refused; a symbolic link is replaced, not followed.
 class AtomicFile {
 public:
     explicit AtomicFile(std::filesystem::path path, const FileCalls& calls = kSystemCalls);
