@@ -194,7 +194,8 @@ public:
     ConfigProblem problem(std::string_view path, std::string message) const {
         const auto found = places_.find(path);
         const Place place = found != places_.end() ? found->second : Place{&chain_.front().source, 0};
-        return {place.source->name, place.line, std::string(path), std::move(message)};
+        const int line = place.source->is_file ? place.line : 0;
+        return {place.source->name, line, std::string(path), std::move(message)};
     }
 
 private:
@@ -494,7 +495,7 @@ private:
     Config config_;
     std::vector<std::pair<int, ConfigProblem>> problems_; ///< with the rank of their source
     std::deque<Link> chain_;                              ///< a deque: places point at its sources
-    Source command_line_;
+    Source command_line_;                                 ///< the overrides
     std::map<std::string, Place, std::less<>> places_;    ///< where each key got its value
     std::vector<std::string> doubtful_;                   ///< keys whose value was given but could not be used
     bool complete_ = true;                                ///< every file was read

@@ -348,6 +348,18 @@ TEST_CASE("mistakes of all files come in one go, and once for a base that is sha
     CHECK(broken[1].find(base + "base.json:2: is not JSON") == 0);
 }
 
+TEST_CASE("a mistake that shows later is placed at the line of its key", "[config]") {
+    const TemporaryDirectory dir;
+    const std::string base = dir.path().string() + "/";
+    write(dir / "base.json", "{\"data\": {\n\"path\": \"t\"}}");
+    const fs::path top = write(dir / "top.json", "{\"extends\": \"base.json\",\n\n\"model\": {\"context\": 100}}");
+    const std::vector<std::string> none, context = {"model={\"context\": 50}"};
+    CHECK(problem_at(top, none, "model.context", "m").text() == base + "top.json:3: model.context: m");
+    CHECK(problem_at(top, none, "data.path", "m").text() == base + "base.json:2: data.path: m");
+    CHECK(problem_at(top, none, "train.batch", "m").text() == base + "top.json: train.batch: m");
+    CHECK(problem_at(top, context, "model.context", "m").text() == "--set: model.context: m");
+}
+
 TEST_CASE("a config put together in code is checked, too", "[config]") {
     Config config;
     config.data.path = "t";
