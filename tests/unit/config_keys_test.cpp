@@ -165,7 +165,7 @@ TEST_CASE("the generated files are up to date", "[config]") {
 TEST_CASE("diff lists exactly the keys that differ", "[config]") {
     Config a, b;
     CHECK(diff(a, b).empty());
-    b.model.norm.placement = Placement::post;
+    b.model.norm.placement = placement_named("post");
     b.optimizer.betas[1] = 0.95;
     b.train.steps = 7;
     const std::vector<KeyDifference> expected = {{"model.norm.placement", "\"pre\"", "\"post\""},

@@ -81,8 +81,8 @@ TEST_CASE("overrides equal the same values in the file", "[config]") {
 }
 
 TEST_CASE("an override is JSON, or else bare text", "[config]") {
-    CHECK(with({"model.norm.placement=post"}).model.norm.placement == Placement::post);
-    CHECK(with({"model.norm.placement=\"none\""}).model.norm.placement == Placement::none);
+    CHECK(with({"model.norm.placement=post"}).model.norm.placement == placement_named("post"));
+    CHECK(with({"model.norm.placement=\"none\""}).model.norm.placement == placement_named("none"));
     CHECK(with({"optimizer.betas=[0.5,0.75]"}).optimizer.betas == std::array{0.5, 0.75});
     CHECK(with({"model.norm={\"kind\": \"rmsnorm\", \"eps\": 1e-6}"}).model.norm.eps == 1e-6);
     CHECK(with({"model.bias=true"}).model.bias);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ballast/config/keys.h"
+#include "ballast/config/placement.h"
 
 #include <array>
 #include <cstdint>
@@ -19,16 +20,6 @@ constexpr auto values_of(NormKind) {
         {none, "none", "the identity"},
         {layernorm, "layernorm", "subtract the mean, divide by the standard deviation (Ba 2016, arXiv:1607.06450)"},
         {rmsnorm, "rmsnorm", "divide by the root mean square (Zhang & Sennrich 2019, arXiv:1910.07467)"},
-    });
-}
-
-enum class Placement { pre, post, none };
-constexpr auto values_of(Placement) {
-    using enum Placement;
-    return std::to_array<EnumValue<Placement>>({
-        {pre, "pre", "x + f(norm(x)) (Wang 2019, arXiv:1906.01787)"},
-        {post, "post", "norm(x + f(x)) (Vaswani 2017, arXiv:1706.03762)"},
-        {none, "none", "x + f(x)"},
     });
 }
 
@@ -164,7 +155,7 @@ struct NormConfig {
     BALLAST_KEYS_BEGIN(NormConfig);
     NormKind kind = NormKind::layernorm;
     BALLAST_KEY(kind, "What a norm computes.");
-    Placement placement = Placement::pre;
+    Placement placement = placement_named("pre");
     BALLAST_KEY(placement, "Where the norms of a block sit.");
     double eps = 1e-5;
     BALLAST_KEY(eps, "Added to the variance or mean square, inside the root.", at_least(0));
