@@ -33,14 +33,19 @@ struct Rule {
 };
 
 UpdateStats update_adamw(const OptimizerConfig& config, const StepFacts& facts, const Range& range) {
-    const double t = static_cast<double>(facts.step);
+    // The corrections are for the betas as float has them: 1 - 0.999f is off by 1e-5 of itself, and the moments hold
+    // that factor.
+    const auto beta1 = static_cast<float>(config.betas[0]), beta2 = static_cast<float>(config.betas[1]);
+    const auto correction = [&](float beta) {
+        return static_cast<float>(1 / (1 - std::pow(static_cast<double>(beta), static_cast<double>(facts.step))));
+    };
     return adamw_update(range.values, range.moments[0], range.moments[1], range.gradients, range.count,
                         {.lr = facts.lr,
-                         .beta1 = static_cast<float>(config.betas[0]),
-                         .beta2 = static_cast<float>(config.betas[1]),
+                         .beta1 = beta1,
+                         .beta2 = beta2,
                          .eps = static_cast<float>(config.eps),
-                         .correction1 = static_cast<float>(1 / (1 - std::pow(config.betas[0], t))),
-                         .correction2 = static_cast<float>(1 / (1 - std::pow(config.betas[1], t))),
+                         .correction1 = correction(beta1),
+                         .correction2 = correction(beta2),
                          .decay = facts.decay,
                          .gradient_scale = facts.gradient_scale});
 }

@@ -12,6 +12,29 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Threads that wait do so asleep: on a machine with other work, threads that spin take the processor from those that
+# compute, and a test takes ten times as long.
+ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "passive"}
+
+
+def save_tokens(directory, vocabulary, count):
+    """train.bin and val.bin as nanoGPT's prepare.py writes them: uint16, no header. Returns their ids.
+
+    The largest id occurs. Half of the tokens are a function of the one before, so that there is something to learn.
+    """
+    generator = np.random.default_rng(vocabulary)
+    tokens = generator.integers(0, vocabulary, count)
+    after = generator.integers(0, vocabulary, vocabulary)
+    for i in np.flatnonzero(generator.random(count) < 0.5):
+        tokens[i] = after[tokens[i - 1]]
+    tokens[7] = vocabulary - 1
+    tokens = tokens.astype(np.uint16)
+    train, validation = tokens[: count * 9 // 10], tokens[count * 9 // 10 :]
+    directory.mkdir()
+    train.tofile(directory / "train.bin")
+    validation.tofile(directory / "val.bin")
+    return train, validation
+
 
 class Probe:
     """A directory of inputs for `probe_model` (see probe_model.cpp), and what it makes of them."""
@@ -34,7 +57,7 @@ class Probe:
 
     def text(self, command):
         """Runs a command and returns its standard output."""
-        done = subprocess.run([self.program, command, self.directory], capture_output=True, text=True)
+        done = subprocess.run([self.program, command, self.directory], capture_output=True, text=True, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -60,9 +83,14 @@ def build_directory():
     return directory
 
 
+@pytest.fixture(scope="session")
+def make_probe(build_directory):
+    return lambda directory: Probe(build_directory / "tests" / "probe_model", directory)
+
+
 @pytest.fixture
-def probe(build_directory, tmp_path):
-    return Probe(build_directory / "tests" / "probe_model", tmp_path)
+def probe(make_probe, tmp_path):
+    return make_probe(tmp_path)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -282,6 +282,7 @@ class Transformer(nn.Module):
 
     def __init__(self, spec):
         super().__init__()
+        self.spec = spec
         self.embedding = Embedding(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.layers))
         self.final_norm = make_norm(spec) if spec.has_final_norm else nn.Identity()
