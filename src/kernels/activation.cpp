@@ -1,4 +1,5 @@
-// Non-linearities. Each is a struct with its value and its slope; everything else is loops over arrays, written once.
+// Non-linearities. Each is a struct with its value and its slope, from which two loops over arrays are made: forward
+// and backward. Bias and gates are rows, or pieces of rows, around these two while they are in the first-level cache.
 //
 // Those built on the logistic function share one form: with e = exp(-|v|), which cannot overflow, sigmoid(v) is
 // 1/(1+e) or e/(1+e) by the sign of v, and its slope e/(1+e)^2. Nothing is computed as 1 - (almost 1), so that tails
@@ -6,6 +7,7 @@
 
 #include "ballast/kernels/activation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <type_traits>
@@ -258,44 +260,48 @@ void backward(Activation kind, Grad dx, const real* dy, const real* x, std::int6
 void bias_rows(Activation kind, real* y, real* pre, const real* x, const real* bias, std::int64_t rows,
                std::int64_t width, std::int64_t stride) {
     const D d;
-    real* const sums = kind == Activation::identity ? nullptr : pre;
-    with_function(kind, [=](auto f) HWY_ATTR {
-        for (std::int64_t start = 0; start < rows * stride; start += stride)
-            for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                const auto sum = Add(at.load(d, x + start + i), load_or(at, d, bias, i, Zero(d)));
-                if (sums != nullptr) at.store(sum, d, sums + start + i);
-                at.store(f.value(sum), d, y + start + i);
-            });
-    });
+    real* const sums = kind == Activation::identity || pre == nullptr ? y : pre;
+    for (std::int64_t start = 0; start < rows * stride; start += stride) {
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.store(Add(at.load(d, x + start + i), load_or(at, d, bias, i, Zero(d))), d, sums + start + i);
+        });
+        if (kind != Activation::identity) forward(kind, y + start, sums + start, width);
+    }
 }
 
 void gate_rows(Activation kind, real* y, const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
-    with_function(kind, [=](auto f) HWY_ATTR {
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const real* const gate = x + 2 * row * width;
-            const real* const up = gate + width;
-            for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                at.store(Mul(f.value(at.load(d, gate + i)), at.load(d, up + i)), d, y + row * width + i);
-            });
-        }
-    });
+    for (std::int64_t row = 0; row < rows; ++row, y += width, x += 2 * width) {
+        const real* const up = x + width;
+        forward(kind, y, x, width);
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.store(Mul(at.load(d, y + i), at.load(d, up + i)), d, y + i);
+        });
+    }
 }
 
+/// In pieces, for which there is a buffer: dgate = (dy * up) * f'(gate), dup = dy * f(gate).
 void gate_backward_rows(Activation kind, Grad dx, const real* dy, const real* x, std::int64_t rows,
                         std::int64_t width) {
+    constexpr std::int64_t kPiece = 512;
+    HWY_ALIGN real buffer[kPiece];
+    real* const piece = buffer;
     const D d;
-    with_function(kind, [=](auto f) HWY_ATTR {
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const std::int64_t gate = 2 * row * width, up = gate + width;
-            for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                const auto g = at.load(d, x + gate + i);
-                const auto v = at.load(d, dy + row * width + i);
-                put(at, d, dx, gate + i, Mul(Mul(v, at.load(d, x + up + i)), f.slope(g)));
-                put(at, d, dx, up + i, Mul(v, f.value(g)));
+    for (std::int64_t row = 0; row < rows; ++row, dy += width, x += 2 * width, dx.data += 2 * width) {
+        for (std::int64_t begin = 0; begin < width; begin += kPiece) {
+            const std::int64_t n = std::min(kPiece, width - begin);
+            const real *const gate = x + begin, *const up = gate + width, *const v = dy + begin;
+            for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                at.store(Mul(at.load(d, v + i), at.load(d, up + i)), d, piece + i);
+            });
+            backward(kind, {dx.data + begin, dx.add}, piece, gate, n);
+            forward(kind, piece, gate, n);
+            const Grad dup{dx.data + width + begin, dx.add};
+            for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                put(at, d, dup, i, Mul(at.load(d, v + i), at.load(d, piece + i)));
             });
         }
-    });
+    }
 }
 
 } // namespace

@@ -63,7 +63,7 @@ Doubles slope_scales(Activation kind, const Doubles& slopes) {
 }
 
 /// Central differences are good to about 1e-10, which shows in the double build alone.
-constexpr double kSlopeTolerance = 6 * kEpsilon + 2e-9;
+constexpr double kSlopeTolerance = 6 + 2e-9 / kEpsilon;
 
 Reals inputs(std::int64_t n, std::uint64_t seed) {
     Reals x = random_reals(n, seed, 4);
@@ -83,7 +83,7 @@ TEST_CASE("activations equal the C library's functions", "[kernels][activation]"
             const Doubles expected = references(kind, x);
             Reals y(index(n), kNaN);
             activation_forward(kind, y.data(), x.data(), n);
-            CHECK(worst_error(y, expected, scales(x, expected)) < 5 * kEpsilon);
+            CHECK(worst_error(y, expected, scales(x, expected)) < 5);
 
             Reals in_place = x;
             activation_forward(kind, in_place.data(), in_place.data(), n);
@@ -117,7 +117,6 @@ TEST_CASE("activations of extreme inputs", "[kernels][activation]") {
                 CHECK(y[i] == kInfinity);
             else
                 CHECK(std::abs(y[i] - expected[i]) <= 8 * kEpsilon * std::abs(expected[i]) +
-                                                          2e-6 * kEpsilon * (std::abs(x[i]) < 1000) +
                                                           static_cast<double>(std::numeric_limits<real>::min()));
             CHECK_FALSE(std::isnan(slopes[i]));
         }
@@ -183,9 +182,9 @@ TEST_CASE("activation backward is the derivative, written or added", "[kernels][
             }
             Reals dx(index(n), kNaN), added = before, in_place = dy;
             activation_backward(kind, {dx.data(), false}, dy.data(), x.data(), n);
-            CHECK(worst_error(dx, product, sum_scale) < kEpsilon);
+            CHECK(worst_error(dx, product, sum_scale) < 1);
             activation_backward(kind, {added.data(), true}, dy.data(), x.data(), n);
-            CHECK(worst_error(added, sum, sum_scale) < 2 * kEpsilon);
+            CHECK(worst_error(added, sum, sum_scale) < 2);
             activation_backward(kind, {in_place.data(), false}, in_place.data(), x.data(), n);
             CHECK(same_bits(in_place, dx));
         }
@@ -273,11 +272,11 @@ TEST_CASE("gated linear units", "[kernels][activation]") {
             }
             Reals y(index(n), kNaN), actual(index(2 * n), kNaN), actual_added = before;
             glu_forward(kind, y.data(), x.data(), rows, width);
-            CHECK(worst_error(y, expected) < kEpsilon);
+            CHECK(worst_error(y, expected) < 1);
             glu_backward(kind, {actual.data(), false}, dy.data(), x.data(), rows, width);
-            CHECK(worst_error(actual, dx, dx_scale) < 2 * kEpsilon);
+            CHECK(worst_error(actual, dx, dx_scale) < 2);
             glu_backward(kind, {actual_added.data(), true}, dy.data(), x.data(), rows, width);
-            CHECK(worst_error(actual_added, added, added_scale) < 2 * kEpsilon);
+            CHECK(worst_error(actual_added, added, added_scale) < 2);
         }
     });
 }
