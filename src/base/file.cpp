@@ -165,8 +165,8 @@ void write_file_atomic(const fs::path& path, std::string_view text, const FileCa
 }
 
 AppendFile::AppendFile(fs::path path, const FileCalls& calls) : path_(std::move(path)), calls_(&calls) {
-    descriptor_ = uninterrupted(
-        [&] { return calls.open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666); });
+    descriptor_ =
+        uninterrupted([&] { return calls.open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666); });
     if (descriptor_ < 0) fail(path_, "write", errno);
     struct stat status {};
     if (::fstat(descriptor_, &status) != 0) {

@@ -28,8 +28,7 @@ LogLevel from_spdlog(spdlog::level::level_enum level) {
 /// "warning: " and "error: ", in colour where the sink colours; nothing for info.
 class LevelPrefix final : public spdlog::custom_flag_formatter {
 public:
-    void format(const spdlog::details::log_msg& message, const std::tm& /*time*/,
-                spdlog::memory_buf_t& out) override {
+    void format(const spdlog::details::log_msg& message, const std::tm& /*time*/, spdlog::memory_buf_t& out) override {
         const LogLevel level = from_spdlog(message.level);
         if (level == LogLevel::info) return;
         const std::string_view text = level == LogLevel::warning ? "warning:" : "error:";

@@ -290,9 +290,9 @@ struct Grammar::Frame {
 
 struct Grammar::Reading {
     std::string_view text;
-    Story story;   ///< the derivation so far
+    Story story; ///< the derivation so far
     Values values;
-    std::vector<Story> whole;        ///< derivations of a beginning of the text
+    std::vector<Story> whole;      ///< derivations of a beginning of the text
     double prefix_probability = 0; ///< of the derivations that the text is a beginning of
 
     template <class Continue>
@@ -346,8 +346,9 @@ void Grammar::read(const Frame* frame, std::size_t position, bool capital, Readi
         const Table& drawn = table(node.table);
         for (std::size_t row = 0; row < drawn.rows.size(); ++row) {
             reading.values[node.variable] = {&drawn, row};
-            reading.choose(row, nats_of(1, static_cast<std::uint32_t>(drawn.rows.size())),
-                           [&] { enter(column({&drawn, row}, node.column)); });
+            reading.choose(row, nats_of(1, static_cast<std::uint32_t>(drawn.rows.size())), [&] {
+                enter(column({&drawn, row}, node.column));
+            });
         }
         break;
     }

@@ -141,8 +141,8 @@ TEST_CASE("nanoGPT token files, with and without their vocabulary") {
         options.vocab_size = 512;
         CHECK(Dataset(options).vocab_size() == 512);
         options.vocab_size = 300;
-        CHECK(load_error(options) == (directory / "train.bin").string() +
-                                         ": token 3 has id 300; expected ids from 0 to 299 (vocab_size 300)");
+        CHECK(load_error(options) ==
+              (directory / "train.bin").string() + ": token 3 has id 300; expected ids from 0 to 299 (vocab_size 300)");
         write_ids(directory / "train.bin", {0, 1, 2});
         write_ids(directory / "val.bin", {0, 1, 2, 3, 65535});
         CHECK(contains(load_error(options), "val.bin: token 4 has id 65535"));

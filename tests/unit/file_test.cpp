@@ -261,8 +261,7 @@ TEST_CASE("an append file holds whole lines whatever the disk does") {
                 file.append_line(line);
                 expected += line + "\n";
             }
-        } catch (const IoError&) {
-        }
+        } catch (const IoError&) {}
         CHECK(read_file(path) == expected);
         CHECK(file.size() == static_cast<std::int64_t>(expected.size()));
     }

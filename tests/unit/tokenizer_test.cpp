@@ -70,8 +70,7 @@ TEST_CASE("random text survives, and a tokenizer is its plain parts") {
         const std::vector<std::int32_t> ids = tokenizer.encode(text, "text");
         CHECK(tokenizer.decode(ids) == text);
 
-        const Tokenizer copy =
-            Tokenizer::from_parts(tokenizer.kind(), tokenizer.vocab_size(), tokenizer.vocabulary());
+        const Tokenizer copy = Tokenizer::from_parts(tokenizer.kind(), tokenizer.vocab_size(), tokenizer.vocabulary());
         CHECK(copy.encode(text, "text") == ids);
         const TokenArray compact = tokenizer.encode_compact(text, "text");
         REQUIRE(compact.view().size() == static_cast<std::int64_t>(ids.size()));
@@ -106,9 +105,20 @@ TEST_CASE("ids without text are written as numbers") {
 }
 
 TEST_CASE("what is not UTF-8 is found at its byte") {
-    const std::vector<std::string> bad{"\xff",     "\x80",         "\xc0\x80",     "\xc1\xbf",     "\xc3",
-                                       "\xc3(",    "\xe0\x9f\xbf", "\xed\xa0\x80", "\xe2\x82",     "\xf0\x8f\xbf\xbf",
-                                       "\xe2(\xa1", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf0\x9f\x9b"};
+    const std::vector<std::string> bad{"\xff",
+                                       "\x80",
+                                       "\xc0\x80",
+                                       "\xc1\xbf",
+                                       "\xc3",
+                                       "\xc3(",
+                                       "\xe0\x9f\xbf",
+                                       "\xed\xa0\x80",
+                                       "\xe2\x82",
+                                       "\xf0\x8f\xbf\xbf",
+                                       "\xe2(\xa1",
+                                       "\xf4\x90\x80\x80",
+                                       "\xf5\x80\x80\x80",
+                                       "\xf0\x9f\x9b"};
     for (const std::string& bytes : bad) {
         for (const std::string after : {"", "abcd"}) {
             const std::string message =
@@ -123,8 +133,11 @@ TEST_CASE("what is not UTF-8 is found at its byte") {
 
 TEST_CASE("a character that the vocabulary lacks is named, placed and answered with a suggestion") {
     const Tokenizer tokenizer = Tokenizer::characters_of("abc\xc3\xa9", "text");
-    CHECK(message_of([&] { tokenizer.encode("\xc3\xa9" "bB", "prompt"); }) ==
-          "prompt: the vocabulary lacks 'B' (U+0042), character 3 of the text; it has 'b' (U+0062)");
+    CHECK(message_of([&] {
+              tokenizer.encode("\xc3\xa9"
+                               "bB",
+                               "prompt");
+          }) == "prompt: the vocabulary lacks 'B' (U+0042), character 3 of the text; it has 'b' (U+0062)");
     CHECK(message_of([&] { tokenizer.encode("ab\xe2\x82\xac", ""); }) ==
           "the vocabulary lacks '\xe2\x82\xac' (U+20AC), character 3 of the text; expected one of its 4 characters");
     CHECK(contains(message_of([&] { tokenizer.encode("a\nb", ""); }), "lacks U+000A, character 2"));
@@ -132,7 +145,9 @@ TEST_CASE("a character that the vocabulary lacks is named, placed and answered w
 
 TEST_CASE("a vocabulary is one distinct character an entry") {
     const std::vector<std::string> good{"b", "\xc3\xa9", "a"};
-    CHECK(Tokenizer::characters(good).encode("a\xc3\xa9" "b", "") == std::vector<std::int32_t>{2, 1, 0});
+    CHECK(Tokenizer::characters(good).encode("a\xc3\xa9"
+                                             "b",
+                                             "") == std::vector<std::int32_t>{2, 1, 0});
     const auto message = [](std::vector<std::string> entries) {
         return message_of([&] { Tokenizer::characters(entries); });
     };
@@ -144,5 +159,8 @@ TEST_CASE("a vocabulary is one distinct character an entry") {
 
 TEST_CASE("decoding never fails") {
     const std::vector<std::int32_t> ids{-1, 0, 3, 1000000};
-    CHECK(Tokenizer::characters_of("abc", "").decode(ids) == "\xef\xbf\xbd" "a" "\xef\xbf\xbd" "\xef\xbf\xbd");
+    CHECK(Tokenizer::characters_of("abc", "").decode(ids) == "\xef\xbf\xbd"
+                                                             "a"
+                                                             "\xef\xbf\xbd"
+                                                             "\xef\xbf\xbd");
 }

@@ -25,8 +25,8 @@ std::string digits(double value) {
 void write(const std::string& grammar_path, std::uint64_t seed, std::size_t bytes, const std::string& output) {
     const Grammar grammar(read_file(grammar_path));
     if (const auto confusions = grammar.confusions(); !confusions.empty())
-        throw DataError(grammar_path + ": ambiguous in " + std::to_string(confusions.size()) + " places, the first: " +
-                        confusions.front());
+        throw DataError(grammar_path + ": ambiguous in " + std::to_string(confusions.size()) +
+                        " places, the first: " + confusions.front());
 
     const std::string text = write_stories(grammar, seed, bytes);
     const Grammar::Expectation story = grammar.expectation();

@@ -79,8 +79,7 @@ private:
 /// AtomicFile in one call. When it throws, `path` is what it was before, and nothing else is left behind.
 void write_file_atomic(const std::filesystem::path& path, std::span<const std::byte> bytes,
                        const FileCalls& calls = kSystemCalls);
-void write_file_atomic(const std::filesystem::path& path, std::string_view text,
-                       const FileCalls& calls = kSystemCalls);
+void write_file_atomic(const std::filesystem::path& path, std::string_view text, const FileCalls& calls = kSystemCalls);
 
 /// A text file that grows by whole lines, created when missing. Lines go to the operating system as they come, so
 /// nothing is lost when the process dies; sync() makes them survive the machine. Every function throws IoError.

@@ -78,7 +78,7 @@ private:
     struct Node {
         enum class Kind { text, choice, rule, draw, reference };
         Kind kind = Kind::text;
-        std::string text;     ///< text, or the name of the rule
+        std::string text; ///< text, or the name of the rule
         Choice choice;
         std::string variable;
         std::string table;    ///< draw

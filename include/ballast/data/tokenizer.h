@@ -52,7 +52,7 @@ private:
 
     Kind kind_;
     std::int64_t vocab_size_;
-    std::u32string characters_;         ///< code point of each id
+    std::u32string characters_;       ///< code point of each id
     std::vector<std::int32_t> id_of_; ///< id of each code point up to the largest, -1 where there is none
 };
 
