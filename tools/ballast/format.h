@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+// Numbers and words as people read them.
+
+/// printf into a string.
+[[gnu::format(printf, 1, 2)]] std::string format(const char* pattern, ...);
+
+/// "1,234,567".
+std::string grouped(std::int64_t value);
+/// Three digits and a suffix for thousands, millions, billions: "12.3k".
+std::string short_count(double value);
+/// "1.2 MiB".
+std::string byte_size(double bytes);
+/// "850 ms", "12.3 s", "2m 05s", "3h 20m", "4d 06h".
+std::string duration(double seconds);
+
+/// A word for a shell to read: in quotes where it needs them.
+std::string shell_word(const std::string& text);
+
+/// Columns of a terminal that `text` takes: its UTF-8 characters, all taken to be one column wide.
+std::size_t columns_of(std::string_view text);

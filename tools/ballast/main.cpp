@@ -1,0 +1,59 @@
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "command.h"
+#include "errors.h"
+
+namespace {
+
+/// Whether everything that was printed has arrived. A reader that has left, as in `ballast schema | head`, is not told.
+bool output_arrived() {
+    errno = 0;
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return true;
+    if (errno == EPIPE) return true;
+    print_error(std::string("standard output: ") + (errno != 0 ? std::strerror(errno) : "could not be written"));
+    return false;
+}
+
+int run(int argc, char** argv) {
+    CLI::App app("Trains small Transformer language models from one JSON file, on the CPU.");
+    app.name("ballast");
+    app.set_version_flag("--version", "ballast " BALLAST_VERSION);
+    app.require_subcommand(0, 1);
+    app.get_formatter()->column_width(32);
+    app.footer("Example: ballast train configs/quickstart.json\n"
+               "Each command explains itself: ballast COMMAND --help");
+    Action action;
+    add_train(app, action);
+    add_resume(app, action);
+    add_eval(app, action);
+    add_generate(app, action);
+    add_explain(app, action);
+    add_check(app, action);
+    add_schema(app, action);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return report_parse_error(app, error);
+    }
+    if (!action) {
+        print_error(app.help());
+        return kUsage;
+    }
+    return action();
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    int status = kFailure;
+    try {
+        status = run(argc, argv);
+    } catch (...) {
+        status = report_current_exception();
+    }
+    const bool arrived = output_arrived();
+    return status == kDone && !arrived ? static_cast<int>(kFailure) : status;
+}
