@@ -115,7 +115,7 @@ void add_scaled(Grad target, real a, const real* x, std::int64_t n) {
 void column_sums(Grad dbias, const real* dy, std::int64_t rows, std::int64_t width) {
     // Strips of columns are enough tasks where the matrix is wide. Where it is narrow, groups of rows multiply them;
     // their sums, at most kTasks * kStrip numbers, are added at the end.
-    constexpr std::int64_t kStrip = 256, kTasks = 16, kFewestRows = 256;
+    constexpr std::int64_t kStrip = 1024, kTasks = 16, kFewestRows = 256;
     const std::int64_t strips = (width + kStrip - 1) / kStrip;
     const std::int64_t groups = std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(strips, 1), 1,
                                                          std::max<std::int64_t>(rows / kFewestRows, 1));

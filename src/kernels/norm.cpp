@@ -36,6 +36,9 @@ HWY_INLINE bool in_range(real mean_square) {
     return mean_square > kSmallestMeanSquare && mean_square < std::numeric_limits<real>::infinity();
 }
 
+/// A row of partial sums, rounded up to whole vectors of any instruction set (at most 2048 bits).
+constexpr std::int64_t padded_width(std::int64_t width) { return (width + 63) / 64 * 64; }
+
 struct Moments {
     double mean;
     double rstd;
@@ -130,7 +133,8 @@ void rmsnorm_rows(real* y, real* rstds, const real* x, const real* gain, std::in
     }
 }
 
-/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. kCentered: layer norm, stats as it
+/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null; they have room for a whole last vector
+/// (storing part of a vector and loading it with the next row would stall). kCentered: layer norm, stats as it
 /// saves them; otherwise RMS norm, stats is rstd.
 template <bool kCentered>
 HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real* dy, const real* x, const real* gain,
@@ -138,7 +142,7 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
     const D d;
     const auto one = Set(d, real(1));
     for (real* sums : {dgain, dbias})
-        if (sums != nullptr) std::fill_n(sums, width, real(0));
+        if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += kCentered ? kLayerNormStats : 1) {
         const auto mean = kCentered ? Set(d, stats[0]) : Zero(d);
         const auto correction = kCentered ? Set(d, stats[1]) : Zero(d);
@@ -155,8 +159,8 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
             const auto g = Mul(v, load_or(at, d, gain, i, one));
             s = Add(s, g);
             sx = MulAdd(g, xhat, sx);
-            if (dgain != nullptr) at.store(MulAdd(v, xhat, at.load(d, dgain + i)), d, dgain + i);
-            if (dbias != nullptr) at.store(Add(v, at.load(d, dbias + i)), d, dbias + i);
+            if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+            if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
         });
         if (!dx) continue;
         const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
@@ -179,13 +183,13 @@ void rmsnorm_backward_rows(Grad dx, real* dgain, const real* dy, const real* x, 
     norm_backward_rows<false>(dx, dgain, nullptr, dy, x, gain, rstd, rows, width);
 }
 
-/// target (+)= sum of `count` partial buffers, `width` apart, over n columns.
-void add_partials(Grad target, const real* partials, std::int64_t count, std::int64_t width, std::int64_t n) {
+/// target (+)= sum of `count` partial buffers, `stride` apart, over n columns.
+void add_partials(Grad target, const real* partials, std::int64_t count, std::int64_t stride, std::int64_t n) {
     const D d;
     for_vectors(d, n, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
         auto sum = at.load(d, partials + i);
         for (std::int64_t k = 1; k < count; ++k)
-            sum = Add(sum, at.load(d, partials + k * width + i));
+            sum = Add(sum, at.load(d, partials + k * stride + i));
         put(at, d, target, i, sum);
     });
 }
@@ -213,27 +217,28 @@ std::int64_t rows_per_group(std::int64_t rows, std::int64_t width) {
     return std::max({rows_per_task(width), std::int64_t{16}, (rows + 63) / 64});
 }
 
-/// Calls body(begin, end, group) for every group of rows, then adds up what the groups left in their partial buffers.
-/// body(begin, end, sums) gets, for each of the targets, this group's buffer, or null where there is no target.
+/// Calls body(begin, end, sums) for every group of rows, then adds up what the groups left in their partial buffers:
+/// `sums` has, for each of the targets, this group's buffer, or null where there is no target.
 template <std::size_t N, class Body>
 void sum_over_rows(const Grad (&targets)[N], std::int64_t rows, std::int64_t width, Arena& scratch, Body&& body) {
     const Arena::Mark mark(scratch);
     const std::int64_t grain = rows_per_group(rows, width);
     const std::int64_t groups = (rows + grain - 1) / grain;
+    const std::int64_t stride = HWY_STATIC_DISPATCH(padded_width)(width);
     real* partials[N];
     for (std::size_t k = 0; k < N; ++k)
-        partials[k] = targets[k] ? scratch.allocate<real>(groups * width) : nullptr;
+        partials[k] = targets[k] ? scratch.allocate<real>(groups * stride) : nullptr;
     parallel_ranges(rows, grain, [&](std::int64_t begin, std::int64_t end) {
         real* sums[N];
         for (std::size_t k = 0; k < N; ++k)
-            sums[k] = partials[k] != nullptr ? partials[k] + begin / grain * width : nullptr;
+            sums[k] = partials[k] != nullptr ? partials[k] + begin / grain * stride : nullptr;
         body(begin, end, sums);
     });
     constexpr std::int64_t kColumns = 1024;
     for (std::size_t k = 0; k < N; ++k) {
         if (!targets[k]) continue;
         parallel_ranges(width, kColumns, [&](std::int64_t begin, std::int64_t end) {
-            HWY_DYNAMIC_DISPATCH(add_partials)(offset(targets[k], begin), partials[k] + begin, groups, width,
+            HWY_DYNAMIC_DISPATCH(add_partials)(offset(targets[k], begin), partials[k] + begin, groups, stride,
                                                end - begin);
         });
     }
