@@ -197,8 +197,7 @@ StateFile read_state(const fs::path& checkpoint) {
 
         std::string precision;
         read_value(member_of(json, "precision"), "precision", precision);
-        if (precision != kPrecision)
-            throw IoError("precision " + precision + "; expected " + std::string(kPrecision));
+        if (precision != kPrecision) throw IoError("precision " + precision + "; expected " + std::string(kPrecision));
         const Json& state = member_of(json, "state");
         const Json& files = member_of(json, "files");
         if (!state.is_object() || !files.is_object()) throw IoError("not a checkpoint's state");

@@ -54,8 +54,8 @@ void write_fields(Json& out, const Owner& owner, const Fields& fields) {
 template <class Json>
 void read_value(const Json& json, std::string_view name, std::int64_t& value) {
     const bool fits = json.is_number_integer() &&
-                      !(json.is_number_unsigned() && json.template get<std::uint64_t>() >
-                                                         std::uint64_t{std::numeric_limits<std::int64_t>::max()});
+                      !(json.is_number_unsigned() &&
+                        json.template get<std::uint64_t>() > std::uint64_t{std::numeric_limits<std::int64_t>::max()});
     if (!fits) refuse_value(name, "an integer");
     value = json.template get<std::int64_t>();
 }

@@ -35,7 +35,7 @@ public:
         return true;
     }
 
-    std::int64_t number() const { return number_; }                    ///< of the last line, from 1
+    std::int64_t number() const { return number_; }                      ///< of the last line, from 1
     std::int64_t end() const { return static_cast<std::int64_t>(end_); } ///< bytes up to it and its line break
 
 private:

@@ -27,18 +27,18 @@ namespace ballast {
 
 /// Where training is, beside parameters and moments.
 struct TrainerState {
-    std::int64_t step = 0;    ///< finished steps
-    std::int64_t tokens = 0;  ///< training tokens seen
+    std::int64_t step = 0;                                        ///< finished steps
+    std::int64_t tokens = 0;                                      ///< training tokens seen
     double first_loss = std::numeric_limits<double>::quiet_NaN(); ///< training loss of step 1
     double best_loss = std::numeric_limits<double>::infinity();   ///< lowest training loss of a step
     std::int64_t best_loss_step = 0;
     double best_val_loss = std::numeric_limits<double>::infinity(); ///< infinity: not evaluated yet
     std::int64_t best_val_step = 0;
-    double seconds = 0;            ///< time spent in training
-    std::int64_t resumed = 0;      ///< how often the run was taken up again
-    std::string started;           ///< when the run began (utc_time() in run_directory.h)
+    double seconds = 0;       ///< time spent in training
+    std::int64_t resumed = 0; ///< how often the run was taken up again
+    std::string started;      ///< when the run began (utc_time() in run_directory.h)
     std::uint64_t data_fingerprint = 0;
-    std::int64_t vocab_size = 0;   ///< the model's; at least the tokenizer's
+    std::int64_t vocab_size = 0; ///< the model's; at least the tokenizer's
     Tokenizer tokenizer = Tokenizer::bytes();
 };
 
@@ -85,10 +85,10 @@ NewestCheckpoint newest_checkpoint(const std::filesystem::path& run);
 /// Steps of all checkpoints of a run, whole or not, in ascending order; empty when there are none. Throws IoError.
 std::vector<std::int64_t> list_checkpoints(const std::filesystem::path& run);
 
-/// Removes all but the `keep` newest checkpoints (0: keeps all) and the one of `best_step`. A checkpoint whose files are
-/// missing or have the wrong size neither counts as kept nor is removed before `keep` newer good ones are there.
+/// Removes all but the `keep` newest checkpoints (0: keeps all) and the one of `best_step`. A checkpoint whose files
+/// are missing or have the wrong size neither counts as kept nor is removed before `keep` newer good ones are there.
 /// Returns the steps that were removed. Throws IoError.
-std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep,
-                                            std::int64_t best_step, const FileCalls& calls = kSystemCalls);
+std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep, std::int64_t best_step,
+                                            const FileCalls& calls = kSystemCalls);
 
 } // namespace ballast

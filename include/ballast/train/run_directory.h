@@ -13,18 +13,18 @@ namespace ballast {
 
 /// What the bits of a run depend on beyond its config, and what its speed depends on.
 struct Environment {
-    std::string version;       ///< of Ballast
-    std::string precision;     ///< "float32"
-    std::string cpu;           ///< model name
+    std::string version;         ///< of Ballast
+    std::string precision;       ///< "float32"
+    std::string cpu;             ///< model name
     std::int64_t processors = 0; ///< available to this process
     std::int64_t threads = 0;    ///< used by it
-    std::string simd;          ///< instruction set that the vector kernels use
-    std::string blas;          ///< library and build
-    std::string blas_core;     ///< processor family that BLAS chose its kernels for
+    std::string simd;            ///< instruction set that the vector kernels use
+    std::string blas;            ///< library and build
+    std::string blas_core;       ///< processor family that BLAS chose its kernels for
     std::string blas_threading;
     std::string compiler;
-    std::string build;         ///< "release" (without assertions) or "debug"
-    std::string os;            ///< system, release and machine
+    std::string build; ///< "release" (without assertions) or "debug"
+    std::string os;    ///< system, release and machine
 };
 
 /// The facts of this process, with the thread count of this moment. Calls pin_blas().

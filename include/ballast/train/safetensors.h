@@ -12,8 +12,8 @@
 #include "ballast/base/file.h"
 
 // The safetensors format (https://github.com/huggingface/safetensors): the size of a header in 8 bytes, little-endian;
-// the header, a JSON object from tensor name to dtype, shape and range of bytes, padded with spaces; the tensors' bytes,
-// row-major, little-endian, without holes. Its key "__metadata__" is an object of strings.
+// the header, a JSON object from tensor name to dtype, shape and range of bytes, padded with spaces; the tensors'
+// bytes, row-major, little-endian, without holes. Its key "__metadata__" is an object of strings.
 
 namespace ballast {
 
