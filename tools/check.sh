@@ -51,7 +51,7 @@ check_generated() {
     local status=0 temporary
     temporary=$(mktemp -d)
     build/release/ballast schema > "$temporary/schema.json" || return 1
-    build/release/ballast schema --markdown > "$temporary/config.md" || return 1
+    build/release/ballast schema --reference > "$temporary/config.md" || return 1
     compare() {
         if $fix; then
             cp "$temporary/$(basename "$1")" "$1"
