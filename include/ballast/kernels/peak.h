@@ -1,0 +1,12 @@
+#pragma once
+
+#include "ballast/base/real.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+/// Floating-point operations per second that all worker threads together reach with fused multiply-adds on registers:
+/// the limit that benchmarks give shares of. A multiply-add counts as two. The best of several tries; takes about
+/// `seconds`.
+double measure_peak_flops(double seconds = 1);
+
+} // namespace ballast::inline BALLAST_PRECISION

@@ -1,0 +1,93 @@
+#include "ballast/kernels/peak.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "ballast/base/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/peak.cpp"
+#include "hwy/foreach_target.h" // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ballast::inline BALLAST_PRECISION {
+namespace HWY_NAMESPACE {
+namespace {
+
+/// Multiply-adds of independent chains, as many as hide the latency of two units (4 to 5 cycles) and still fit, with
+/// their two operands, into 16 registers. Returns the operations done; `result` keeps the compiler from dropping them.
+double multiply_adds(std::int64_t rounds, real* result) {
+    const ScalableTag<real> d;
+    const auto a = Set(d, real(0.999)), b = Set(d, real(0.001)); // the chains converge to 1
+    auto x0 = Zero(d), x1 = Zero(d), x2 = Zero(d), x3 = Zero(d), x4 = Zero(d), x5 = Zero(d), x6 = Zero(d), x7 = Zero(d),
+         x8 = Zero(d), x9 = Zero(d), x10 = Zero(d), x11 = Zero(d);
+    for (std::int64_t i = 0; i < rounds; ++i) {
+        x0 = MulAdd(x0, a, b);
+        x1 = MulAdd(x1, a, b);
+        x2 = MulAdd(x2, a, b);
+        x3 = MulAdd(x3, a, b);
+        x4 = MulAdd(x4, a, b);
+        x5 = MulAdd(x5, a, b);
+        x6 = MulAdd(x6, a, b);
+        x7 = MulAdd(x7, a, b);
+        x8 = MulAdd(x8, a, b);
+        x9 = MulAdd(x9, a, b);
+        x10 = MulAdd(x10, a, b);
+        x11 = MulAdd(x11, a, b);
+    }
+    const auto sum =
+        Add(Add(Add(x0, x1), Add(x2, x3)), Add(Add(Add(x4, x5), Add(x6, x7)), Add(Add(x8, x9), Add(x10, x11))));
+    *result = GetLane(SumOfLanes(d, sum));
+    return 2.0 * 12.0 * static_cast<double>(Lanes(d)) * static_cast<double>(rounds);
+}
+
+} // namespace
+} // namespace HWY_NAMESPACE
+} // namespace ballast::inline BALLAST_PRECISION
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ballast::inline BALLAST_PRECISION {
+namespace {
+HWY_EXPORT(multiply_adds);
+} // namespace
+
+double measure_peak_flops(double seconds) {
+    using Clock = std::chrono::steady_clock;
+    struct alignas(64) Slot {
+        double operations;
+        real result;
+    };
+    const std::int64_t workers = threads();
+    std::vector<Slot> slots(static_cast<std::size_t>(workers));
+    const auto rate_of = [&](std::int64_t rounds, double& elapsed) {
+        const auto start = Clock::now();
+        parallel_for(workers, [&](std::int64_t i) {
+            Slot& slot = slots[static_cast<std::size_t>(i)];
+            slot.operations = HWY_DYNAMIC_DISPATCH(multiply_adds)(rounds, &slot.result);
+        });
+        elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+        double operations = 0;
+        for (const Slot& slot : slots)
+            operations += slot.operations;
+        return operations / elapsed;
+    };
+
+    // Tries of a tenth of the time each, long beside the start of the threads; the first ones find out how many rounds
+    // that is and wake the processor up.
+    std::int64_t rounds = 1 << 16;
+    double elapsed = 0, best = 0;
+    while (rate_of(rounds, elapsed), elapsed < seconds / 20)
+        rounds *= 2;
+    rounds = static_cast<std::int64_t>(static_cast<double>(rounds) * seconds / 10 / elapsed) + 1;
+    for (double spent = 0; spent < seconds; spent += elapsed)
+        best = std::max(best, rate_of(rounds, elapsed));
+    return best;
+}
+
+} // namespace ballast::inline BALLAST_PRECISION
+#endif

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Whole training steps of Ballast and of the same model in PyTorch, in turns, on this machine.
+
+    python3 -m venv build/bench && build/bench/bin/pip install -r tools/bench_peers/requirements.txt
+    build/bench/bin/python tools/bench_peers/bench_peers.py --json build/bench.json
+
+A step is forward, backward, clipping and AdamW, in float32, on random tokens. Each program is a process of its own;
+they compute in turns, a block of steps each, and never at the same time. The order alternates from round to round, so
+that what changes on the machine over time (temperature, neighbours) meets both alike. The ratio is taken within each
+round; the table shows the median of the rounds and, in brackets, the lowest and the highest: above 1, Ballast is
+faster.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+# Config, number of token ids, and steps of a block.
+SHAPES = {
+    "p1": ("configs/bench/p1.json", 65, 30),
+    "p2": ("configs/bench/p2.json", 65, 3),
+    "p3": ("configs/bench/p3.json", 50257, 2),
+}
+
+
+class Worker:
+    """A process that runs steps when it is told to, and says how long each took."""
+
+    def __init__(self, command, environment):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+        )
+        self.facts = self.read()
+        self.blocks = []
+        self.peak_bytes = 0
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"bench_peers: {self.process.args[0]} ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def run(self, steps):
+        print(steps, file=self.process.stdin, flush=True)
+        answer = self.read()
+        self.blocks.append(answer["seconds"])
+        self.peak_bytes = answer["peak_bytes"]
+        time.sleep(0.05)  # until this process's threads are asleep
+
+    def median(self):
+        return statistics.median(second for block in self.blocks for second in block)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def compare(name, options):
+    config, vocabulary, steps = SHAPES[name]
+    steps = options.steps or steps
+    threads = str(options.threads)
+    environment = dict(pair.split("=", 1) for pair in options.env)
+    command = [options.build / "bench_step", ROOT / config, "--vocabulary", str(vocabulary), "--threads", threads]
+    ours = Worker([*command, "--worker"], environment)
+    with tempfile.TemporaryDirectory() as directory:
+        resolved = Path(directory) / "config.json"
+        resolved.write_text(json.dumps(ours.facts["config"]))
+        command = [sys.executable, HERE / "torch_worker.py", resolved, threads, str(vocabulary)]
+        environment |= {"OMP_NUM_THREADS": threads} | dict(pair.split("=", 1) for pair in options.torch_env)
+        theirs = Worker([*command, *(["--compile"] if options.compile else [])], environment)
+    if ours.facts["parameters"] != theirs.facts["parameters"]:
+        counts = f"{ours.facts['parameters']} and {theirs.facts['parameters']} parameters"
+        sys.exit(f"bench_peers: not the same model: {counts}")
+
+    for turn in range(options.rounds):
+        for worker in (ours, theirs) if turn % 2 == 0 else (theirs, ours):
+            worker.run(steps)
+    ours.close()
+    theirs.close()
+
+    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(ours.blocks, theirs.blocks, strict=True)]
+    peak, flops = ours.facts["peak_flops"], ours.facts["flops_per_step"]
+
+    def report(worker):
+        return {
+            "median_seconds": worker.median(),
+            "flops_per_second": flops / worker.median(),
+            "share_of_peak": flops / worker.median() / peak,
+            "peak_bytes": worker.peak_bytes,
+            "blocks": worker.blocks,
+        }
+
+    return {
+        "shape": name,
+        "parameters": ours.facts["parameters"],
+        "threads": options.threads,
+        "simd": ours.facts["simd"],
+        "blas": ours.facts["blas"],
+        "torch": theirs.facts["version"] + (", compiled" if options.compile else ", eager"),
+        "environment": {"both": options.env, "torch": options.torch_env},
+        "peak_flops": peak,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "ballast": report(ours),
+        "pytorch": report(theirs),
+    }
+
+
+HEADER = "shape  threads    Ballast    PyTorch  ratio [range]         GFLOP/s    of peak      memory, MiB"
+
+
+def row(result):
+    ours, theirs = result["ballast"], result["pytorch"]
+    low, high = min(result["ratios"]), max(result["ratios"])
+
+    def pair(key, scale, unit=""):
+        return f"{scale * ours[key]:.0f}{unit}, {scale * theirs[key]:.0f}{unit}"
+
+    return (
+        f"{result['shape']:5}  {result['threads']:7}  "
+        f"{1e3 * ours['median_seconds']:6.1f} ms  {1e3 * theirs['median_seconds']:6.1f} ms  "
+        f"{result['ratio']:.2f} [{low:.2f} to {high:.2f}]   "
+        f"{pair('flops_per_second', 1e-9):>8}   {pair('share_of_peak', 100, ' %'):>10}   {pair('peak_bytes', 2**-20)}"
+    )
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], epilog="Example: bench_peers.py --shapes p2 --threads 2 --rounds 9"
+    )
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="which models [all]")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each program [all]")
+    parser.add_argument("--rounds", type=int, default=7, help="blocks of each program [7]")
+    parser.add_argument("--steps", type=int, help="steps of a block [30, 3 and 2 by shape]")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set for both programs")
+    parser.add_argument("--torch-env", action="append", default=[], metavar="NAME=VALUE", help="set for PyTorch alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    build = Path(os.environ.get("BALLAST_BUILD", ROOT / "build" / "release"))
+    parser.add_argument("--build", type=Path, default=build, help="build folder [$BALLAST_BUILD or build/release]")
+    options = parser.parse_args()
+    options.build = options.build.resolve()
+    if not (options.build / "bench_step").exists():
+        parser.error(f"{options.build}/bench_step is missing: build Ballast first, or say --build")
+    return options
+
+
+def main():
+    options = parse_options()
+    results = []
+    for shape in options.shapes:
+        results.append(compare(shape, options))
+        if len(results) == 1:
+            first = results[0]
+            print(f"Ballast ({first['simd']}; {first['blas']}) and PyTorch {first['torch']}, float32")
+            print(f"peak of fused multiply-adds: {1e-9 * first['peak_flops']:.0f} GFLOP/s\n{HEADER}")
+        print(row(results[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
