@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 STEPS = 20
-# Absolute, in nats. Two float32 programs drift apart; at 1e-4 the curves are one curve.
-LOSS_TOLERANCE = 1e-4
-GRADIENT_NORM_TOLERANCE = 1e-3
+# Absolute, in nats, and relative. Two float32 programs drift apart; after 20 steps these differ by about 5e-7.
+LOSS_TOLERANCE = 1e-5
+GRADIENT_NORM_TOLERANCE = 1e-5
 
 # On top of configs/shakespeare.json, nanoGPT's recipe for a CPU.
 RECIPES = {
@@ -115,7 +115,7 @@ def test_follows_pytorch(run):
         for moment in known.keys() & ours.keys():
             theirs, mine = optimizer.state[parameter][known[moment]], moments[f"{name}.{moment}"]
             assert torch.equal(mine, ours[moment][name])
-            assert (mine - theirs).norm() <= 5e-3 * theirs.norm(), f"{name}.{moment}"
+            assert (mine - theirs).norm() <= 1e-4 * theirs.norm(), f"{name}.{moment}"
 
 
 def test_starts_as_the_config_says(run):
