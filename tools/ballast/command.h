@@ -17,7 +17,8 @@ enum ExitStatus : int {
 /// What the chosen subcommand does; returns an ExitStatus or throws.
 using Action = std::function<int()>;
 
-// Each of these adds a subcommand, with its options, to `app`; parsing the command line sets `action` to the chosen one.
+// Each of these adds a subcommand, with its options, to `app`; parsing the command line sets `action` to the chosen
+// one.
 void add_train(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
@@ -28,6 +29,9 @@ void add_schema(CLI::App& app, Action& action);
 
 /// Adds `--set KEY=VALUE`, which may be repeated and takes one value each time.
 void add_set_option(CLI::App& command, std::vector<std::string>& overrides);
+
+/// Adds `--checkpoint STEP|newest|best`.
+void add_checkpoint_option(CLI::App& command, std::string& checkpoint);
 
 /// Adds `--threads N`, checked to be sensible. `threads` 0 stands for all available processors.
 void add_threads_option(CLI::App& command, int& threads);

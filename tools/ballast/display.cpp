@@ -149,8 +149,10 @@ void Display::draw(bool now) {
     put(text);
     std::string plain; // without the colours
     for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\x1b') i = text.find('m', i);
-        else plain += text[i];
+        if (text[i] == '\x1b')
+            i = text.find('m', i);
+        else
+            plain += text[i];
     }
     shown_ = columns_of(plain);
 }

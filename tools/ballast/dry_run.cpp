@@ -73,8 +73,9 @@ int dry_run(const Config& config) {
     const auto evaluation_start = std::chrono::steady_clock::now();
     const bool evaluates = train.steps > 0 && learner.validate().has_value();
     const double evaluation = seconds_since(evaluation_start);
-    const std::int64_t evaluations =
-        !evaluates ? 0 : train.eval_every > 0 ? (train.steps + train.eval_every - 1) / train.eval_every : 1;
+    const std::int64_t evaluations = !evaluates             ? 0
+                                     : train.eval_every > 0 ? (train.steps + train.eval_every - 1) / train.eval_every
+                                                            : 1;
 
     row("model", "parameters", grouped(learner.table().count()));
     row("memory", "parameters", byte_size(array));
@@ -92,7 +93,8 @@ int dry_run(const Config& config) {
     row("speed", "a step", duration(median),
         short_count(tokens / median) + " tokens/s, " + flops_text(work / median) + "/s, median of " +
             std::to_string(times.size()) + " steps");
-    row("time", "training", duration(median * static_cast<double>(train.steps)), std::to_string(train.steps) + " steps");
+    row("time", "training", duration(median * static_cast<double>(train.steps)),
+        std::to_string(train.steps) + " steps");
     row("", "evaluation", duration(evaluation * static_cast<double>(evaluations)),
         std::to_string(evaluations) + " times " + duration(evaluation));
     row("", "in all",

@@ -31,8 +31,8 @@ std::optional<fs::path> similar_run(const fs::path& path) {
     for (const fs::path& parent : {path.parent_path(), fs::path("runs")}) {
         std::vector<std::string> names;
         std::error_code problem;
-        for (fs::directory_iterator entry(parent.empty() ? fs::path(".") : parent, problem), end; !problem && entry != end;
-             entry.increment(problem))
+        for (fs::directory_iterator entry(parent.empty() ? fs::path(".") : parent, problem), end;
+             !problem && entry != end; entry.increment(problem))
             if (is_run_directory(entry->path())) names.push_back(entry->path().filename().string());
         const std::vector<std::string_view> candidates(names.begin(), names.end());
         const std::string_view found = nearest(path.filename().string(), candidates);
@@ -50,7 +50,8 @@ std::string step_list(const std::vector<std::int64_t>& steps) {
 
 fs::path find_checkpoint(const fs::path& run, const std::string& wanted, const Log& log) {
     const std::vector<std::int64_t> steps = list_checkpoints(run);
-    if (steps.empty()) throw UsageError(run.string() + ": has no checkpoint yet; it saves one every train.checkpoint_every steps");
+    if (steps.empty())
+        throw UsageError(run.string() + ": has no checkpoint yet; it saves one every train.checkpoint_every steps");
     if (wanted == "newest") {
         const NewestCheckpoint newest = newest_checkpoint(run);
         for (const std::string& reason : newest.passed_over)
@@ -74,20 +75,23 @@ fs::path find_checkpoint(const fs::path& run, const std::string& wanted, const L
     if (problem == std::errc() && end == wanted.data() + wanted.size())
         for (const std::int64_t known : steps)
             if (known == step) return checkpoint_path(run, step);
-    throw UsageError("--checkpoint: " + printable(wanted, 60) + " is not one of the run's; expected newest, best or a step: " +
-                     step_list(steps));
+    throw UsageError("--checkpoint: " + printable(wanted, 60) +
+                     " is not one of the run's; expected newest, best or a step: " + step_list(steps));
 }
 
 } // namespace
 
-bool is_run_directory(const fs::path& path) { return is_there(path / "config.json") && is_there(path / "environment.json"); }
+bool is_run_directory(const fs::path& path) {
+    return is_there(path / "config.json") && is_there(path / "environment.json");
+}
 
 void require_run_directory(const fs::path& path) {
     if (is_run_directory(path)) return;
     const std::string start = path.string() + ": ";
     if (!is_there(path)) {
         const std::optional<fs::path> similar = similar_run(path);
-        throw UsageError(start + "no such run directory" + (similar ? "; did you mean " + similar->string() + "?" : ""));
+        throw UsageError(start + "no such run directory" +
+                         (similar ? "; did you mean " + similar->string() + "?" : ""));
     }
     std::error_code ignored;
     if (!fs::is_directory(path, ignored))

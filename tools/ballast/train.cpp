@@ -28,8 +28,8 @@ int train(const TrainOptions& options) {
     Display display(Terminal::of_output());
     const ballast::Log log = display.log();
     log_machine(log);
-    const std::filesystem::path out = options.out.empty() ? std::filesystem::path("runs") / config.name
-                                                          : std::filesystem::path(options.out);
+    const std::filesystem::path out =
+        options.out.empty() ? std::filesystem::path("runs") / config.name : std::filesystem::path(options.out);
     ballast::Trainer trainer = with_data([&] { return ballast::Trainer::start(config, out, log); });
     log_run(log, config, trainer.data(), trainer.learner().table().count());
     return train_and_report(trainer, display);

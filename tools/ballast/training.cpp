@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 Config load_config_to_use(const fs::path& file, std::span<const std::string> overrides) {
     if (is_run_directory(file))
-        throw UsageError(file.string() + ": a run directory; expected a config file. To go on with the run: ballast resume " +
+        throw UsageError(file.string() +
+                         ": a run directory; expected a config file. To go on with the run: ballast resume " +
                          shell_word(file) + "; to train its config again: ballast train " +
                          shell_word(file / "config.json") + " --out DIR");
     return load_config(file, overrides);
@@ -104,7 +105,8 @@ void log_run(const Log& log, const Config& config, const Dataset& data, std::int
 }
 
 std::string extend_command(const fs::path& run, std::int64_t steps) {
-    return "ballast resume " + shell_word(run) + " --set train.steps=" + std::to_string(std::max<std::int64_t>(1, 2 * steps));
+    return "ballast resume " + shell_word(run) +
+           " --set train.steps=" + std::to_string(std::max<std::int64_t>(1, 2 * steps));
 }
 
 int train_and_report(Trainer& trainer, Display& display) {
