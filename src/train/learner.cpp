@@ -20,8 +20,8 @@ DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabula
     case DataFormat::text: options.format = DataOptions::Format::text; break;
     case DataFormat::bin: options.format = DataOptions::Format::bin; break;
     }
-    options.tokenizer = config.data.tokenizer.kind == TokenizerKind::byte ? Tokenizer::Kind::byte
-                                                                          : Tokenizer::Kind::character;
+    options.tokenizer =
+        config.data.tokenizer.kind == TokenizerKind::byte ? Tokenizer::Kind::byte : Tokenizer::Kind::character;
     options.val_fraction = config.data.val_fraction;
     options.vocab_size = config.data.vocab_size;
     options.context = config.model.context;
@@ -29,8 +29,8 @@ DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabula
     return options;
 }
 
-double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch,
-                std::int64_t batches, std::int64_t context) {
+double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch, std::int64_t batches,
+                std::int64_t context) {
     const Sampler sampler(tokens, 0);
     std::vector<std::int32_t> inputs(static_cast<std::size_t>(batch * context));
     std::vector<std::int32_t> targets(inputs.size());

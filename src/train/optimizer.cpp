@@ -60,7 +60,10 @@ UpdateStats update_sgd(const OptimizerConfig& config, const StepFacts& facts, co
 }
 
 constexpr std::array kRules{
-    Rule{OptimizerKind::adamw, [](const OptimizerConfig&) { return std::vector<std::string_view>{"m", "v"}; },
+    Rule{OptimizerKind::adamw,
+         [](const OptimizerConfig&) {
+             return std::vector<std::string_view>{"m", "v"};
+         },
          update_adamw},
     Rule{OptimizerKind::sgd,
          [](const OptimizerConfig& config) {

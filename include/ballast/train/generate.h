@@ -9,10 +9,10 @@
 namespace ballast {
 
 struct SampleOptions {
-    double temperature = 1;   ///< logits are divided by it; 0 takes the likeliest token
-    std::int64_t top_k = 0;   ///< only the k likeliest tokens; 0: all
-    double top_p = 1;         ///< only the likeliest tokens that together have this probability (Holtzman, 1904.09751)
-    std::uint64_t seed = 1;   ///< the text is a function of model, prompt and seed
+    double temperature = 1; ///< logits are divided by it; 0 takes the likeliest token
+    std::int64_t top_k = 0; ///< only the k likeliest tokens; 0: all
+    double top_p = 1;       ///< only the likeliest tokens that together have this probability (Holtzman, 1904.09751)
+    std::uint64_t seed = 1; ///< the text is a function of model, prompt and seed
 };
 
 /// Draws `count` tokens after `prompt` (at least one token; the model sees the last `context` of all) and calls

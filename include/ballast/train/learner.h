@@ -19,8 +19,8 @@ DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabula
 
 /// Mean cross-entropy (nats per token) of a model on windows of `tokens`: `batches` times `batch` of them, spread
 /// evenly (Sampler::evaluation_batch). Uses `tape`, in eval mode.
-double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch,
-                std::int64_t batches, std::int64_t context);
+double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch, std::int64_t batches,
+                std::int64_t context);
 
 /// A model that learns: parameters, optimizer and tape of one run, without anything on disk.
 class Learner {
