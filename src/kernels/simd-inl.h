@@ -155,8 +155,8 @@ HWY_INLINE Vec<DoubleTag> to_double(V v) {
         return PromoteTo(DoubleTag(), v);
 }
 
-/// e^x. NaN gives NaN. float: 1.02 ulp where the result is a normal number (over every x from 2^-14 in size), 0 where it
-/// would be subnormal, which no caller needs and which would be slow. double: Highway's, 1 ulp.
+/// e^x. NaN gives NaN. float: 1.02 ulp where the result is a normal number (over every x from 2^-14 in size), 0 where
+/// it would be subnormal, which no caller needs and which would be slow. double: Highway's, 1 ulp.
 template <class D>
 HWY_INLINE Vec<D> exp_of(D d, Vec<D> x) {
     using T = TFromD<D>;
