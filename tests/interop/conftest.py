@@ -62,7 +62,7 @@ class Probe:
         return done.stdout
 
     def __call__(self, command):
-        """Runs a command and returns its result, tensors by name; those called GROUP/NAME as {group: {name: tensor}}."""
+        """Runs a command and returns its tensors by name; those called GROUP/NAME as {group: {name: tensor}}."""
         self.text(command)
         result = {}
         for name, tensor in safetensors.torch.load_file(self.directory / "result.safetensors").items():
