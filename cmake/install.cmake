@@ -17,6 +17,6 @@ install(FILES "${PROJECT_BINARY_DIR}/ballastConfig.cmake" "${PROJECT_BINARY_DIR}
 install(DIRECTORY configs DESTINATION "${share_dir}")
 install(DIRECTORY data DESTINATION "${share_dir}")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
-if(TARGET ballast_cli)
-    install(TARGETS ballast_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+if(TARGET ballast_main)
+    install(TARGETS ballast_main RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endif()

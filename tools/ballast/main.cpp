@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -48,6 +49,8 @@ int run(int argc, char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
+    // A file that may not grow is an error like a full disk, not the end of the process.
+    std::signal(SIGXFSZ, SIG_IGN);
     int status = kFailure;
     try {
         status = run(argc, argv);

@@ -26,8 +26,10 @@ Config load_config_to_use(const fs::path& file, std::span<const std::string> ove
 
 void log_machine(const Log& log) {
     const Environment facts = current_environment();
-    log.info(format("threads %lld of %lld processors; %s, core %s, one thread inside ours; SIMD %s",
-                    static_cast<long long>(facts.threads), static_cast<long long>(facts.processors), facts.blas.c_str(),
+    // The build's options follow the name and the version.
+    const std::string blas = facts.blas.substr(0, facts.blas.find(' ', facts.blas.find(' ') + 1));
+    log.info(format("threads %lld of %lld processors; %s for %s, vector kernels for %s",
+                    static_cast<long long>(facts.threads), static_cast<long long>(facts.processors), blas.c_str(),
                     facts.blas_core.c_str(), facts.simd.c_str()));
 }
 
