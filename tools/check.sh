@@ -47,7 +47,7 @@ check_layers() { tools/check_layers.sh; }
 
 check_generated() {
     cmake --preset release > /dev/null || return 1
-    cmake --build --preset release --target ballast_cli || return 1
+    cmake --build --preset release --target ballast_main || return 1
     local status=0 temporary
     temporary=$(mktemp -d)
     build/release/ballast schema > "$temporary/schema.json" || return 1

@@ -29,7 +29,7 @@ echo "All there."
 echo
 echo "== Build (a few minutes the first time)"
 cmake --preset release > /dev/null
-cmake --build --preset release --target ballast_cli
+cmake --build --preset release --target ballast_main
 
 echo
 echo "== Training: $ballast train $config --out $run"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "ballast/base/error.h"
@@ -17,10 +18,20 @@ namespace {
 
 [[noreturn]] void fail(const fs::path& path, const std::string& what) { throw DataError(path.string() + ": " + what); }
 
+// What the system refuses to say, opening the file will.
+bool is_folder(const fs::path& path) {
+    std::error_code ignored;
+    return fs::is_directory(path, ignored);
+}
+bool is_there(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(path, ignored);
+}
+
 bool is_bin(const DataOptions& options) {
     if (options.format != DataOptions::Format::automatic) return options.format == DataOptions::Format::bin;
-    if (!fs::is_directory(options.path)) return false;
-    if (!fs::exists(options.path / "train.bin"))
+    if (!is_folder(options.path)) return false;
+    if (!is_there(options.path / "train.bin"))
         fail(options.path, "a directory without train.bin; expected a text file, or a directory with train.bin "
                            "and val.bin");
     return true;
@@ -83,11 +94,11 @@ void Dataset::load_text(const DataOptions& options) {
 }
 
 void Dataset::load_bin(const DataOptions& options) {
-    const bool one_file = !fs::is_directory(options.path);
+    const bool one_file = !is_folder(options.path);
     const fs::path directory = one_file ? options.path.parent_path() : options.path;
     const fs::path train_path = one_file ? options.path : directory / "train.bin";
     const fs::path validation_path = directory / "val.bin";
-    const bool has_validation = !one_file && fs::exists(validation_path);
+    const bool has_validation = !one_file && is_there(validation_path);
 
     files_.emplace_back(train_path);
     train_ = ids_of(train_path, files_[0]);

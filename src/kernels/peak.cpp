@@ -64,7 +64,11 @@ double measure_peak_flops(double seconds) {
     };
     const std::int64_t workers = threads();
     std::vector<Slot> slots(static_cast<std::size_t>(workers));
-    const auto rate_of = [&](std::int64_t rounds, double& elapsed) {
+    // Tries that get longer until each takes a tenth of the time, long beside the start of the threads: one that
+    // somebody else's work held up is short of rounds, not of time, and says nothing about the next.
+    std::int64_t rounds = 1 << 16;
+    double best = 0;
+    for (double spent = 0, elapsed = 0; spent < seconds; spent += elapsed) {
         const auto start = Clock::now();
         parallel_for(workers, [&](std::int64_t i) {
             Slot& slot = slots[static_cast<std::size_t>(i)];
@@ -74,18 +78,9 @@ double measure_peak_flops(double seconds) {
         double operations = 0;
         for (const Slot& slot : slots)
             operations += slot.operations;
-        return operations / elapsed;
-    };
-
-    // Tries of a tenth of the time each, long beside the start of the threads; the first ones find out how many rounds
-    // that is and wake the processor up.
-    std::int64_t rounds = 1 << 16;
-    double elapsed = 0, best = 0;
-    while (rate_of(rounds, elapsed), elapsed < seconds / 20)
-        rounds *= 2;
-    rounds = static_cast<std::int64_t>(static_cast<double>(rounds) * seconds / 10 / elapsed) + 1;
-    for (double spent = 0; spent < seconds; spent += elapsed)
-        best = std::max(best, rate_of(rounds, elapsed));
+        best = std::max(best, operations / elapsed);
+        if (elapsed < seconds / 10) rounds *= 2;
+    }
     return best;
 }
 

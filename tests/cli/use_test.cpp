@@ -1,0 +1,250 @@
+// What is done with a config or a trained run without training: eval, generate, explain, check, schema.
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "catch.h"
+#include "program.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Json = nlohmann::json;
+
+Json eval(Workplace& work, Workplace::Arguments more = {}) {
+    more.insert(more.begin(), {"eval", "runs/small", "--threads", "1", "--json"});
+    const Outcome outcome = work.run(more);
+    CAPTURE(more, outcome.err);
+    REQUIRE(outcome.status == 0);
+    REQUIRE(lines_of(outcome.out).size() == 1);
+    return Json::parse(outcome.out);
+}
+
+Json explain(Workplace& work, const Workplace::Arguments& overrides) {
+    Workplace::Arguments words{"explain", "small.json", "--json"};
+    for (const std::string& override : overrides)
+        words.insert(words.end(), {"--set", override});
+    const Outcome outcome = work.run(words);
+    CAPTURE(words, outcome.err);
+    REQUIRE(outcome.status == 0);
+    return Json::parse(outcome.out);
+}
+
+std::vector<std::string> warnings(Workplace& work, const Workplace::Arguments& overrides) {
+    std::vector<std::string> names;
+    for (const Json& warning : explain(work, overrides).at("warnings")) {
+        names.push_back(warning.at("name"));
+        for (const char* member : {"message", "reason", "source"})
+            CHECK_FALSE(warning.at(member).get<std::string>().empty());
+    }
+    return names;
+}
+
+} // namespace
+
+TEST_CASE("eval sees every token of a split once") {
+    Workplace work;
+    work.write_small_run();
+    REQUIRE(work.run(train_small()).status == 0);
+    const std::string text = content(work / "text.txt");
+    const std::size_t train_size = static_cast<std::size_t>(static_cast<double>(text.size()) * 0.9);
+
+    const Json val = eval(work);
+    CHECK(val.at("checkpoint") == 20);
+    CHECK(val.at("tokens") == text.size() - train_size - 1);
+    const double loss = val.at("loss");
+    CHECK(val.at("perplexity").get<double>() == Approx(std::exp(loss)));
+    CHECK(val.at("bits_per_char").get<double>() == Approx(loss / std::log(2.0)));
+    CHECK(eval(work, {"--split", "train"}).at("tokens") == train_size - 1);
+
+    // The same text from another file, and one token at a time.
+    write(work / "val.txt", text.substr(train_size));
+    CHECK(eval(work, {"--data", "val.txt"}).at("loss") == val.at("loss"));
+
+    // The text in pieces that begin where a window does has the same loss in all.
+    const std::size_t windows = 8 * 6;
+    write(work / "head.txt", text.substr(train_size, windows + 1));
+    write(work / "tail.txt", text.substr(train_size + windows));
+    const Json head = eval(work, {"--data", "head.txt"});
+    const Json tail = eval(work, {"--data", "tail.txt"});
+    const double sum = head.at("loss").get<double>() * head.at("tokens").get<double>() +
+                       tail.at("loss").get<double>() * tail.at("tokens").get<double>();
+    CHECK(sum == Approx(loss * val.at("tokens").get<double>()).epsilon(1e-6));
+    CHECK(head.at("tokens").get<std::size_t>() == windows);
+
+    const Outcome plain = work.run({"eval", "runs/small", "--threads", "1"});
+    CHECK(contains(plain.out, "bits per char"));
+    CHECK(contains(plain.out, "checkpoint of step 20"));
+}
+
+TEST_CASE("a checkpoint can be chosen") {
+    Workplace work;
+    work.write_small_run(R"("steps": 60, "checkpoint_every": 20, "keep_checkpoints": 0)");
+    REQUIRE(work.run(train_small({"--set", "optimizer.lr=0.01"})).status == 0);
+    std::map<int, double> losses;
+    for (const std::string& line : lines_of(content(work / "runs/small/metrics.jsonl"))) {
+        const Json record = Json::parse(line);
+        const int step = record.at("step");
+        if (step % 20 == 0) losses[step] = record.at("val_loss");
+    }
+    const auto best = std::min_element(losses.begin(), losses.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    CHECK(eval(work, {"--checkpoint", "newest"}).at("checkpoint") == 60);
+    CHECK(eval(work, {"--checkpoint", "20"}).at("checkpoint") == 20);
+    CHECK(eval(work, {"--checkpoint", "best"}).at("checkpoint") == best->first);
+    CHECK(eval(work, {"--checkpoint", "20"}).at("loss") != eval(work).at("loss"));
+
+    // A damaged one is passed over, with a warning, but not when it is asked for.
+    write(work / "runs/small/checkpoints/step-00000060/params.safetensors", "damaged");
+    const Outcome passed_over = work.run({"eval", "runs/small", "--threads", "1"});
+    CHECK(passed_over.status == 0);
+    CHECK(contains(passed_over.err, "warning: "));
+    CHECK(contains(passed_over.out, "checkpoint of step 40"));
+    CHECK(work.run({"eval", "runs/small", "--checkpoint", "60"}).status == 1);
+}
+
+TEST_CASE("generated text is a function of the seed and begins with the prompt") {
+    Workplace work;
+    work.write_small_run();
+    REQUIRE(work.run(train_small()).status == 0);
+    const auto generate = [&](Workplace::Arguments more) {
+        more.insert(more.begin(), {"generate", "runs/small", "--threads", "1", "--prompt", "the cat", "--tokens", "40"});
+        const Outcome outcome = work.run(more);
+        CAPTURE(more, outcome.err);
+        REQUIRE(outcome.status == 0);
+        return outcome.out;
+    };
+    const std::string text = generate({});
+    CHECK(text.starts_with("the cat"));
+    CHECK(text.back() == '\n');
+    CHECK(text.size() == std::string("the cat").size() + 40 + 1);
+    CHECK(generate({"--seed", "1"}) == text);
+    CHECK(generate({"--seed", "2"}) != text);
+    CHECK(generate({"--temperature", "0", "--seed", "2"}) == generate({"--top-k", "1", "--seed", "3"}));
+    CHECK(generate({"--tokens", "0"}) == "the cat\n");
+}
+
+TEST_CASE("token files without text are evaluated, and prompted with ids") {
+    Workplace work;
+    work.write_small_run();
+    fs::create_directory(work / "tokens");
+    std::string train, val;
+    for (int i = 0; i < 400; ++i)
+        (i < 300 ? train : val) += {static_cast<char>(i * i % 23), '\0'};
+    write(work / "tokens/train.bin", train);
+    write(work / "tokens/val.bin", val);
+    REQUIRE(work.run(train_small({"--set", "data.path=tokens"})).status == 0);
+    const Json own = eval(work);
+    CHECK(own.at("tokens") == 99);
+    CHECK(own.contains("bits_per_token"));
+    CHECK(eval(work, {"--data", "tokens/val.bin"}).at("loss") == own.at("loss"));
+    CHECK(eval(work, {"--data", "tokens"}).at("loss") == own.at("loss"));
+    CHECK(eval(work, {"--data", "tokens", "--split", "train"}).at("tokens") == 299);
+    const Outcome text = work.run({"generate", "runs/small", "--threads", "1", "--prompt", "1 4", "--tokens", "3"});
+    CHECK(text.status == 0);
+    CHECK(text.out.starts_with("1 4 "));
+    CHECK(std::count(text.out.begin(), text.out.end(), ' ') == 4);
+    CHECK(work.run({"generate", "runs/small", "--prompt", "1 99"}).status == 2);
+}
+
+TEST_CASE("explain writes the block's equation with its norms and values") {
+    Workplace work;
+    work.write_small_run();
+    const auto [overrides, attention, output] =
+        GENERATE(table<Workplace::Arguments, std::string, std::string>({
+            {{}, "x ← x + Attention(LayerNorm(x; eps=1e-5))", "logits = LayerNorm(x; eps=1e-5) Eᵀ"},
+            {{"model.norm.placement=post", "model.norm.kind=rmsnorm", "model.norm.eps=1e-6"},
+             "x ← RMSNorm(x + Attention(x); eps=1e-6)", "logits = x Eᵀ"},
+            {{"model.norm.placement=none", "model.dropout=0.1", "model.tie_embeddings=false"},
+             "x ← x + dropout(Attention(x); p=0.1)", "logits = x Hᵀ"},
+            {{"model.norm.kind=none"}, "x ← x + Attention(x)", "logits = x Eᵀ"},
+        }));
+    CAPTURE(overrides);
+    const Json json = explain(work, overrides);
+    CHECK(json.at("block").at(0) == attention);
+    CHECK(json.at("output") == output);
+
+    Workplace::Arguments words{"explain", "small.json"};
+    for (const std::string& override : overrides)
+        words.insert(words.end(), {"--set", override});
+    const Outcome text = work.run(words);
+    CHECK(text.status == 0);
+    CHECK(contains(text.out, "2 times:\n    " + attention + "\n"));
+    CHECK(contains(text.out, output + "\n"));
+}
+
+TEST_CASE("explain's table adds up, and is that of the model that is trained") {
+    Workplace work;
+    work.write_small_run();
+    const Json json = explain(work, {"model.tie_embeddings=false", "model.bias=true", "model.ffn.kind=swiglu"});
+    std::int64_t total = 0, decayed = 0;
+    for (const Json& row : json.at("parameters")) {
+        std::int64_t elements = row.at("repeats");
+        for (const std::int64_t extent : row.at("shape"))
+            elements *= extent;
+        CHECK(row.at("count") == elements);
+        total += elements;
+        if (row.at("decays").get<bool>()) decayed += elements;
+    }
+    CHECK(json.at("parameter_count") == total);
+    CHECK(json.at("decayed_count") == decayed);
+    CHECK(decayed < total);
+    CHECK_FALSE(json.at("vocabulary_assumed").get<bool>());
+
+    const Outcome dry = work.run(train_small(
+        {"--dry-run", "--set", "model.tie_embeddings=false", "--set", "model.bias=true", "--set", "model.ffn.kind=swiglu"}));
+    REQUIRE(dry.status == 0);
+    std::string grouped = std::to_string(total);
+    if (grouped.size() > 3) grouped.insert(grouped.size() - 3, ",");
+    CHECK(contains(dry.err, " " + grouped + " parameters"));
+
+    fs::remove(work / "text.txt");
+    CHECK(explain(work, {}).at("vocabulary_assumed").get<bool>());
+    CHECK(contains(work.run({"explain", "small.json"}).out, "note: the vocabulary is assumed"));
+}
+
+TEST_CASE("explain warns of what is known to go wrong, and of nothing else") {
+    Workplace work;
+    work.write_small_run();
+    const auto [overrides, expected] = GENERATE(table<Workplace::Arguments, std::vector<std::string>>({
+        {{}, {}},
+        {{"model.norm.placement=post"}, {}},
+        {{"model.final_norm=off"}, {"pre_without_final_norm"}},
+        {{"model.norm.placement=post", "model.final_norm=on"}, {"post_with_final_norm"}},
+        {{"model.norm.placement=none"}, {"no_norm_no_branch_scaling"}},
+        {{"model.norm.kind=none"}, {"no_norm_no_branch_scaling"}},
+        {{"model.norm.placement=post", "model.layers=11", "schedule.warmup=0"}, {"post_deep_without_warmup"}},
+        {{"model.norm.placement=post", "model.layers=10", "schedule.warmup=0"}, {}},
+        {{"model.norm.placement=post", "model.layers=11"}, {}},
+        {{"model.norm.eps=0"}, {"eps_zero"}},
+        {{"model.norm.eps=1e-12"}, {"eps_unresolved"}},
+        {{"model.norm.eps=0.01"}, {"eps_large"}},
+        {{"model.init.std=0.5"}, {"tied_large_logits"}},
+        {{"model.init.std=0.5", "model.tie_embeddings=false"}, {}},
+    }));
+    CAPTURE(overrides);
+    CHECK(warnings(work, overrides) == expected);
+}
+
+TEST_CASE("the shipped schema, reference and configs are those of this program") {
+    Workplace work;
+    const fs::path source = BALLAST_SOURCE_DIR;
+    CHECK(work.run({"schema"}).out == content(source / "configs/schema.json"));
+    CHECK(work.run({"schema", "--reference"}).out == content(source / "docs/config.md"));
+    Workplace::Arguments words{"check"};
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(source / "configs"))
+        if (entry.path().extension() == ".json") words.push_back(entry.path().string());
+    const Outcome outcome = work.run(words);
+    CAPTURE(outcome.err);
+    CHECK(outcome.status == 0);
+    CHECK(lines_of(outcome.out).size() == words.size() - 1);
+}
+
+TEST_CASE("check knows a schema of another version") {
+    Workplace work;
+    write(work / "schema.json", "{}");
+    const Outcome outcome = work.run({"check", "schema.json"});
+    CHECK(outcome.status == 2);
+    CHECK(contains(outcome.err, "schema.json: not the schema of this version; expected the output of ballast schema"));
+}
