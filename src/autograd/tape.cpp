@@ -101,13 +101,12 @@ Var Tape::record(const OpDef& op, std::initializer_list<Var> inputs, const Attri
     const auto node = static_cast<std::int32_t>(nodes_.size());
     {
         const Arena::Mark mark(scratch_);
-        op.forward({in.as_tensors(), output, saved, attributes, mode_, random_, static_cast<std::uint64_t>(node),
-                    scratch_});
+        op.forward(
+            {in.as_tensors(), output, saved, attributes, mode_, random_, static_cast<std::uint64_t>(node), scratch_});
     }
 
-    const bool needs_gradient =
-        mode_ == Mode::train &&
-        std::any_of(inputs.begin(), inputs.end(), [&](Var v) { return value(v).needs_gradient; });
+    const bool needs_gradient = mode_ == Mode::train && std::any_of(inputs.begin(), inputs.end(),
+                                                                    [&](Var v) { return value(v).needs_gradient; });
     values_.push_back({shape, output, nullptr, node, needs_gradient, false});
     const Var result{static_cast<std::int32_t>(values_.size() - 1)};
 
@@ -189,8 +188,7 @@ void Tape::backward(Var root, const BackwardOptions& options) {
 
     for (const Var v : leaves_) {
         const Value& leaf = value(v);
-        if (leaf.gradient != nullptr && !leaf.has_gradient)
-            std::fill_n(leaf.gradient, leaf.shape.elements(), real{0});
+        if (leaf.gradient != nullptr && !leaf.has_gradient) std::fill_n(leaf.gradient, leaf.shape.elements(), real{0});
     }
 }
 

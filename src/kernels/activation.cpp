@@ -243,8 +243,9 @@ HWY_INLINE void with_function(Activation kind, Body&& body) {
 void forward(Activation kind, real* y, const real* x, std::int64_t n) {
     const D d;
     with_function(kind, [=](auto f) HWY_ATTR {
-        for_vectors(d, n, [=](auto at, std::int64_t i)
-                              BALLAST_INLINE_LAMBDA { at.store(f.value(at.load(d, x + i)), d, y + i); });
+        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.store(f.value(at.load(d, x + i)), d, y + i);
+        });
     });
 }
 

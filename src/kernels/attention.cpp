@@ -129,8 +129,8 @@ void attention_backward(Grad dqkv, const real* dout, const real* out, const real
                     const std::int64_t visible = begin + r + 1;
                     exp_shifted_row(p + r * keys, visible, log_z[(batch * s.heads + head) * s.time + begin + r]);
                     std::fill(p + r * keys + visible, p + (r + 1) * keys, real{0});
-                    const real delta = dot_row(dout + out_offset + r * out_stride, out + out_offset + r * out_stride,
-                                               s.head_width);
+                    const real delta =
+                        dot_row(dout + out_offset + r * out_stride, out + out_offset + r * out_stride, s.head_width);
                     softmax_backward_row(ds + r * keys, p + r * keys, ds + r * keys, delta, scale, visible);
                     std::fill(ds + r * keys + visible, ds + (r + 1) * keys, real{0});
                 }

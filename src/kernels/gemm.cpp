@@ -31,17 +31,18 @@ std::string threading_name(int parallel) {
 GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
     // Tiles are large enough to pay for packing their operands and small enough that there are at least
     // kWantedTasks of them where the work allows it.
-    constexpr std::int64_t kStep = 16;           // a multiple of every OpenBLAS micro-kernel's extents
+    constexpr std::int64_t kStep = 16; // a multiple of every OpenBLAS micro-kernel's extents
     constexpr std::int64_t kLargest = 512;
     constexpr std::int64_t kSmallest = 64;
     constexpr std::int64_t kWantedTasks = 8;
-    constexpr double kWorthSplitting = 1.5e6;    // multiply-adds in a task below which starting it costs too much
+    constexpr double kWorthSplitting = 1.5e6; // multiply-adds in a task below which starting it costs too much
 
     std::int64_t rows = even_tile(m, kLargest, kStep);
     std::int64_t columns = even_tile(n, kLargest, kStep);
     const auto tasks = [&] { return ceil_div(m, rows) * ceil_div(n, columns); };
     const auto work = [&] {
-        return static_cast<double>(std::min(rows, m)) * static_cast<double>(std::min(columns, n)) * static_cast<double>(k);
+        return static_cast<double>(std::min(rows, m)) * static_cast<double>(std::min(columns, n)) *
+               static_cast<double>(k);
     };
     while (tasks() < kWantedTasks && work() >= 2 * kWorthSplitting) {
         if (rows >= columns && rows > kSmallest)
@@ -54,7 +55,8 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
 
     // A product with a small result and a long inner dimension (a weight's gradient) is cut along the inner one.
     std::int64_t chunks = 1;
-    while (tasks() * chunks < kWantedTasks && work() / static_cast<double>(chunks) >= 2 * kWorthSplitting) chunks *= 2;
+    while (tasks() * chunks < kWantedTasks && work() / static_cast<double>(chunks) >= 2 * kWorthSplitting)
+        chunks *= 2;
     return {rows, columns, chunks};
 }
 
@@ -79,8 +81,9 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
 }
 } // namespace
 
-void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
-                      Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue, void* context) {
+void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a,
+                           const MatrixRef& b, Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue,
+                           void* context) {
     const GemmPlan plan = plan_gemm(m, n, k);
     const std::int64_t row_tiles = ceil_div(m, plan.tile_rows);
     const std::int64_t column_tiles = ceil_div(n, plan.tile_columns);
@@ -95,8 +98,8 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
         parallel_for(tiles, [&](std::int64_t tile) {
             const TileRange range = tile_range(tile);
             gemm_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, k, alpha,
-                         sub_matrix(a, range.row_begin, 0), sub_matrix(b, 0, range.column_begin), c.add ? real{1} : real{0},
-                         c.data + range.row_begin * c_stride + range.column_begin, c_stride);
+                         sub_matrix(a, range.row_begin, 0), sub_matrix(b, 0, range.column_begin),
+                         c.add ? real{1} : real{0}, c.data + range.row_begin * c_stride + range.column_begin, c_stride);
             if (epilogue != nullptr) epilogue(context, range);
         });
         return;

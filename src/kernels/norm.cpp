@@ -74,9 +74,8 @@ HWY_NOINLINE Moments scaled_moments(const real* x, std::int64_t n, real eps, boo
 HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width, real eps) {
     const D d;
     const auto n = static_cast<real>(width);
-    const real total = one_sum(d, width, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-        sum = Add(sum, at.load(d, x + i));
-    });
+    const real total = one_sum(
+        d, width, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA { sum = Add(sum, at.load(d, x + i)); });
     const real mean = total / n;
     const auto center = Set(d, mean);
     real sum = 0, squares = 0;

@@ -73,8 +73,9 @@ void exp_shifted_in_place(real* row, std::int64_t n, real shift_by) {
 void scale(real* y, const real* x, real by, std::int64_t n) {
     const D d;
     const auto factor = Set(d, by);
-    for_vectors(d, n, [=](auto at, std::int64_t i)
-                          BALLAST_INLINE_LAMBDA { at.store(Mul(at.load(d, x + i), factor), d, y + i); });
+    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        at.store(Mul(at.load(d, x + i), factor), d, y + i);
+    });
 }
 
 real dot(const real* a, const real* b, std::int64_t n) {

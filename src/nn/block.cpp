@@ -52,7 +52,8 @@ Ffn::Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, 
     const std::int64_t hidden = config.ffn.width;
     input = Linear(table, name + ".input", config.width, gated ? 2 * hidden : hidden, init.matrix(config.width, hidden),
                    config.bias, gated ? Activation::identity : activation);
-    output = Linear(table, name + ".output", hidden, config.width, init.branch_output(hidden, config.width), config.bias);
+    output =
+        Linear(table, name + ".output", hidden, config.width, init.branch_output(hidden, config.width), config.bias);
 }
 
 Var Ffn::operator()(Tape& tape, Var x) const {

@@ -11,8 +11,8 @@ std::vector<real> sinusoidal_positions(std::int64_t time, std::int64_t width) {
     std::vector<real> table(static_cast<std::size_t>(time * width));
     for (std::int64_t t = 0; t < time; ++t)
         for (std::int64_t i = 0; i < width; ++i) {
-            const double angle =
-                static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i - i % 2) / static_cast<double>(width));
+            const double angle = static_cast<double>(t) *
+                                 std::pow(10000.0, -static_cast<double>(i - i % 2) / static_cast<double>(width));
             table[static_cast<std::size_t>(t * width + i)] =
                 static_cast<real>(i % 2 == 0 ? std::sin(angle) : std::cos(angle));
         }
@@ -42,8 +42,8 @@ Transformer::Transformer(ParamTable& table, const ModelConfig& config, std::int6
 
 Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
     if (batch.shape.time > context_)
-        throw ShapeError("a sequence of " + std::to_string(batch.shape.time) + " tokens is longer than the context of " +
-                         std::to_string(context_));
+        throw ShapeError("a sequence of " + std::to_string(batch.shape.time) +
+                         " tokens is longer than the context of " + std::to_string(context_));
     Var positions = positions_(tape);
     if (!fixed_positions_.empty()) positions = tape.constant({context_, width_}, fixed_positions_.data());
     const Var angles =

@@ -40,8 +40,11 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef activation_op{"activation", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef activation_op{"activation", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
+                          samples};
 
-Var activation(Tape& tape, Var x, Activation kind) { return tape.record(activation_op, {x}, ActivationAttributes{kind}); }
+Var activation(Tape& tape, Var x, Activation kind) {
+    return tape.record(activation_op, {x}, ActivationAttributes{kind});
+}
 
 } // namespace ballast::inline BALLAST_PRECISION::ops

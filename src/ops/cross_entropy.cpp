@@ -40,7 +40,8 @@ void forward(const ForwardCall& call) {
     double sum = 0;
     for (std::int64_t n = 0; n < rows; ++n)
         if (a.targets[n] != kIgnoredTarget)
-            sum += static_cast<double>(nll[n]) + a.z_loss * static_cast<double>(log_z[n]) * static_cast<double>(log_z[n]);
+            sum +=
+                static_cast<double>(nll[n]) + a.z_loss * static_cast<double>(log_z[n]) * static_cast<double>(log_z[n]);
     *call.output = static_cast<real>(a.scale * sum);
 }
 
@@ -72,8 +73,9 @@ std::vector<OpSample> samples() {
 const OpDef cross_entropy_op{"cross_entropy", infer_shape, saved_size, forward, backward, flops, samples};
 
 Var cross_entropy(Tape& tape, Var logits, std::span<const std::int32_t> targets, double scale, double z_loss) {
-    return tape.record(cross_entropy_op, {logits},
-                       CrossEntropyAttributes{targets.data(), static_cast<std::int64_t>(targets.size()), scale, z_loss});
+    return tape.record(
+        cross_entropy_op, {logits},
+        CrossEntropyAttributes{targets.data(), static_cast<std::int64_t>(targets.size()), scale, z_loss});
 }
 
 namespace {

@@ -50,8 +50,7 @@ void backward(const BackwardCall& call) {
     const std::int64_t in = call.inputs[0].shape[1];
     const std::int64_t out = call.inputs[1].shape[0];
     real* dy = call.output_grad;
-    if (activation != Activation::identity)
-        activation_backward(activation, {dy, false}, dy, call.saved, rows * out);
+    if (activation != Activation::identity) activation_backward(activation, {dy, false}, dy, call.saved, rows * out);
     if (const Grad& dx = call.input_grads[0])
         gemm(rows, in, out, 1, {dy, out}, {call.inputs[1].data, in}, dx, in, call.scratch);
     if (const Grad& dweight = call.input_grads[1])
@@ -83,7 +82,8 @@ const OpDef linear_op{"linear", infer_shape, saved_size, forward, backward, flop
 
 Var linear(Tape& tape, Var x, Var weight, Var bias, Activation activation) {
     const LinearAttributes attributes{activation};
-    return bias ? tape.record(linear_op, {x, weight, bias}, attributes) : tape.record(linear_op, {x, weight}, attributes);
+    return bias ? tape.record(linear_op, {x, weight, bias}, attributes)
+                : tape.record(linear_op, {x, weight}, attributes);
 }
 
 } // namespace ballast::inline BALLAST_PRECISION::ops

@@ -7,8 +7,8 @@ namespace ballast::inline BALLAST_PRECISION::ops {
 namespace {
 
 struct PlaceAttributes {
-    std::int64_t row, column;  ///< where x's first element goes
-    std::int64_t rows, width;  ///< of the result
+    std::int64_t row, column; ///< where x's first element goes
+    std::int64_t rows, width; ///< of the result
 };
 
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {

@@ -26,7 +26,8 @@ void backward(const BackwardCall& call) {
     const Tensor& x = call.inputs[0];
     const bool has_gain = call.inputs.size() > 1;
     rmsnorm_backward(call.input_grads[0], has_gain ? call.input_grads[1] : Grad{}, call.output_grad, x.data,
-                     has_gain ? call.inputs[1].data : nullptr, call.saved, x.shape.rows(), x.shape.width(), call.scratch);
+                     has_gain ? call.inputs[1].data : nullptr, call.saved, x.shape.rows(), x.shape.width(),
+                     call.scratch);
 }
 
 Flops flops(std::span<const Shape> in, const Attributes&) {

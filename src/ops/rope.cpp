@@ -43,6 +43,8 @@ std::vector<OpSample> samples() {
 
 const OpDef rope_op{"rope", infer_shape, saves_nothing, forward, backward, flops, samples};
 
-Var rope(Tape& tape, Var qkv, Var table, const AttentionShape& shape) { return tape.record(rope_op, {qkv, table}, shape); }
+Var rope(Tape& tape, Var qkv, Var table, const AttentionShape& shape) {
+    return tape.record(rope_op, {qkv, table}, shape);
+}
 
 } // namespace ballast::inline BALLAST_PRECISION::ops

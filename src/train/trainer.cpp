@@ -129,8 +129,8 @@ void Trainer::save() {
     for (const auto& sink : records_)
         sink->sync();
     events_.sync();
-    const std::filesystem::path saved = save_checkpoint(directory_.path(), config_json_, state_, learner_->table(),
-                                                        learner_->optimizer().moments());
+    const std::filesystem::path saved =
+        save_checkpoint(directory_.path(), config_json_, state_, learner_->table(), learner_->optimizer().moments());
     log_.info("saved " + saved.string());
     prune_checkpoints(directory_.path(), config().train.keep_checkpoints, state_.best_val_step);
 }

@@ -13,13 +13,18 @@ TEST_CASE("mistakes in a config are one line each, with file, line, key and expe
         std::string line; ///< the line on standard error contains this
     };
     const auto mistake = GENERATE(values<Mistake>({
-        {"{\n \"data\": {\"path\": \"text.txt\"},\n \"modle\": {}\n}", "bad.json:3: modle: is not a key; did you mean `model`?"},
-        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"layers\": \"four\"}}", "bad.json:2: model.layers: is \"four\"; expected an integer"},
-        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"layers\": 0}}", "bad.json:2: model.layers: is 0; expected "},
+        {"{\n \"data\": {\"path\": \"text.txt\"},\n \"modle\": {}\n}",
+         "bad.json:3: modle: is not a key; did you mean `model`?"},
+        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"layers\": \"four\"}}",
+         "bad.json:2: model.layers: is \"four\"; expected an integer"},
+        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"layers\": 0}}",
+         "bad.json:2: model.layers: is 0; expected "},
         {"{\"data\": {\"path\": \"text.txt\"},\n\n \"model\": {\"norm\": {\"kind\": \"rmsnrom\"}}}",
          "bad.json:3: model.norm.kind: is \"rmsnrom\"; expected "},
-        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"width\": 128,\n \"heads\": 5}}", "bad.json:3: model.heads: model.heads 5 does not divide model.width 128; expected a divisor, such as 4 or 8"},
-        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"heads\": 4,\n \"kv_heads\": 3}}", "bad.json:3: model.kv_heads: model.kv_heads 3 does not divide model.heads 4; expected "},
+        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"width\": 128,\n \"heads\": 5}}",
+         "bad.json:3: model.heads: model.heads 5 does not divide model.width 128; expected a divisor, such as 4 or 8"},
+        {"{\"data\": {\"path\": \"text.txt\"},\n \"model\": {\"heads\": 4,\n \"kv_heads\": 3}}",
+         "bad.json:3: model.kv_heads: model.kv_heads 3 does not divide model.heads 4; expected "},
         {"{\"data\": {\"path\": \"text.txt\"},\n \"train\": {\"batch\": 12,\n \"micro_batch\": 5}}",
          "bad.json:3: train.micro_batch: train.micro_batch 5 does not divide train.batch 12; expected "},
         {"{\"data\": {\"path\": \"text.txt\"},\n \"seed\": 1,\n \"seed\": 2}", "bad.json:3: seed: is given twice"},
@@ -36,8 +41,9 @@ TEST_CASE("mistakes in a config are one line each, with file, line, key and expe
     work.write_small_run();
     write(work / "bad.json", mistake.config);
     CAPTURE(mistake.config);
-    for (const Workplace::Arguments& arguments :
-         {Workplace::Arguments{"train", "bad.json", "--threads", "1"}, {"train", "bad.json", "--dry-run"}, {"check", "bad.json"}}) {
+    for (const Workplace::Arguments& arguments : {Workplace::Arguments{"train", "bad.json", "--threads", "1"},
+                                                  {"train", "bad.json", "--dry-run"},
+                                                  {"check", "bad.json"}}) {
         const Outcome outcome = work.run(arguments);
         CAPTURE(arguments, outcome.err);
         CHECK(outcome.status == 2);
@@ -193,10 +199,12 @@ TEST_CASE("a prompt or a text with characters that the vocabulary lacks") {
     CHECK(text.out.empty());
     CHECK(contains(text.err, "other.txt: the vocabulary lacks "));
 
-    for (const Workplace::Arguments& arguments :
-         {Workplace::Arguments{"--prompt", ""}, {"--prompt", "the", "--temperature", "-1"},
-          {"--prompt", "the", "--top-p", "0"}, {"--prompt", "the", "--top-k", "-2"}, {"--prompt", "the", "--tokens", "-1"},
-          {"--prompt", "the", "--checkpoint", "7"}}) {
+    for (const Workplace::Arguments& arguments : {Workplace::Arguments{"--prompt", ""},
+                                                  {"--prompt", "the", "--temperature", "-1"},
+                                                  {"--prompt", "the", "--top-p", "0"},
+                                                  {"--prompt", "the", "--top-k", "-2"},
+                                                  {"--prompt", "the", "--tokens", "-1"},
+                                                  {"--prompt", "the", "--checkpoint", "7"}}) {
         Workplace::Arguments words{"generate", "runs/small"};
         words.insert(words.end(), arguments.begin(), arguments.end());
         const Outcome outcome = work.run(words);

@@ -122,7 +122,8 @@ public:
   "data": {"path": "text.txt"},
   "model": {"layers": 2, "heads": 2, "width": 16, "context": 8},
   "schedule": {"warmup": 5},
-  "train": {"batch": 4, "eval_every": 10, "eval_batches": 2, )" + train + "}\n}\n");
+  "train": {"batch": 4, "eval_every": 10, "eval_batches": 2, )" +
+                                             train + "}\n}\n");
     }
 
 private:
@@ -153,7 +154,8 @@ private:
     TemporaryDirectory directory_;
 };
 
-/// `ballast train small.json`, on one thread: a test machine is busy, and threads that wait for each other are slow then.
+/// `ballast train small.json`, on one thread: a test machine is busy, and threads that wait for each other are slow
+/// then.
 inline Workplace::Arguments train_small(Workplace::Arguments more = {}) {
     more.insert(more.begin(), {"train", "small.json", "--threads", "1"});
     return more;

@@ -47,8 +47,8 @@ TEST_CASE("a finished run is whole, and its last two lines say how it went and w
     CAPTURE(outcome.out, outcome.err);
     REQUIRE(outcome.status == 0);
     CHECK(names_in(work / "runs/small") == std::vector<std::string>{"checkpoints", "config.json", "environment.json",
-                                                                      "events.jsonl", "lock", "metrics.jsonl",
-                                                                      "summary.json"});
+                                                                    "events.jsonl", "lock", "metrics.jsonl",
+                                                                    "summary.json"});
     CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010", "step-00000020"});
     CHECK(metrics_of(work / "runs/small").size() == 20);
     CHECK(Json::parse(content(work / "runs/small/summary.json")).at("verdict") == "finished");
@@ -89,9 +89,9 @@ TEST_CASE("plain lines come every log_every steps and at evaluations") {
 TEST_CASE("--out and --set decide where and what") {
     Workplace work;
     work.write_small_run();
-    REQUIRE(work.run(train_small({"--out", "deep/er/run", "--set", "train.steps=3", "--set",
-                                  "model.norm.placement=post"}))
-                .status == 0);
+    REQUIRE(
+        work.run(train_small({"--out", "deep/er/run", "--set", "train.steps=3", "--set", "model.norm.placement=post"}))
+            .status == 0);
     const Json config = Json::parse(content(work / "deep/er/run/config.json"));
     CHECK(config.at("train").at("steps") == 3);
     CHECK(config.at("model").at("norm").at("placement") == "post");
@@ -119,8 +119,8 @@ TEST_CASE("--dry-run measures and writes nothing") {
     fs::remove(work / ".stdout");
     fs::remove(work / ".stderr");
     CHECK(names_in(work.path()) == before);
-    for (const char* what : {"parameters", "gradients", "moments", "activations", "process", "FLOP", "tokens/s",
-                             "training", "20 steps"}) {
+    for (const char* what :
+         {"parameters", "gradients", "moments", "activations", "process", "FLOP", "tokens/s", "training", "20 steps"}) {
         CAPTURE(what, outcome.out);
         CHECK(contains(outcome.out, what));
     }
@@ -129,9 +129,8 @@ TEST_CASE("--dry-run measures and writes nothing") {
 TEST_CASE("a run that diverges ends with status 3, a verdict and a whole run directory") {
     Workplace work;
     work.write_small_run(R"("steps": 50, "checkpoint_every": 1, "keep_checkpoints": 0)");
-    const Outcome outcome =
-        work.run(train_small({"--set", "optimizer.lr=1e30", "--set", "schedule.kind=constant", "--set",
-                              "schedule.warmup=0", "--set", "optimizer.weight_decay=0"}));
+    const Outcome outcome = work.run(train_small({"--set", "optimizer.lr=1e30", "--set", "schedule.kind=constant",
+                                                  "--set", "schedule.warmup=0", "--set", "optimizer.weight_decay=0"}));
     CAPTURE(outcome.out, outcome.err);
     CHECK(outcome.status == 3);
     const std::vector<std::string> lines = lines_of(outcome.out);
@@ -230,8 +229,8 @@ TEST_CASE("a finished run says so, and goes on when it gets more steps") {
     CHECK(extended.status == 0);
     CHECK(metrics_of(work / "runs/small").size() == 40);
 
-    const Outcome other_model = work.run({"resume", "runs/small", "--threads", "1", "--set", "model.width=32", "--set",
-                                          "train.steps=60"});
+    const Outcome other_model =
+        work.run({"resume", "runs/small", "--threads", "1", "--set", "model.width=32", "--set", "train.steps=60"});
     CHECK(other_model.status == 1);
     CHECK(contains(other_model.err, "embedding.tokens"));
 }
@@ -241,11 +240,10 @@ TEST_CASE("a disk that is full keeps the checkpoint before") {
     work.write_small_run(R"("steps": 10, "checkpoint_every": 10)");
     REQUIRE(work.run(train_small()).status == 0);
     const auto params = fs::file_size(work / "runs/small/checkpoints/step-00000010/params.safetensors");
-    const Outcome full =
-        work.run({"resume", "runs/small", "--threads", "1", "--set", "train.steps=20"}, [params] {
-            const rlimit limit{params - 1, params - 1};
-            ::setrlimit(RLIMIT_FSIZE, &limit);
-        });
+    const Outcome full = work.run({"resume", "runs/small", "--threads", "1", "--set", "train.steps=20"}, [params] {
+        const rlimit limit{params - 1, params - 1};
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+    });
     CAPTURE(full.out, full.err);
     CHECK(full.status == 1);
     CHECK(contains(full.err, "params.safetensors"));
@@ -268,12 +266,15 @@ TEST_CASE("on a terminal there is one live line that fits it") {
 
     // A live line starts after an erase and ends before the next control character but colours.
     std::size_t live_lines = 0;
-    for (std::size_t at = outcome.out.find("\x1b[J"); at != std::string::npos; at = outcome.out.find("\x1b[J", at + 1)) {
+    for (std::size_t at = outcome.out.find("\x1b[J"); at != std::string::npos;
+         at = outcome.out.find("\x1b[J", at + 1)) {
         std::size_t width = 0;
         std::size_t i = at + 3;
         for (; i < outcome.out.size() && outcome.out[i] != '\r' && outcome.out[i] != '\n'; ++i) {
-            if (outcome.out[i] == '\x1b') i = outcome.out.find('m', i);
-            else if ((outcome.out[i] & 0xC0) != 0x80) ++width;
+            if (outcome.out[i] == '\x1b')
+                i = outcome.out.find('m', i);
+            else if ((outcome.out[i] & 0xC0) != 0x80)
+                ++width;
         }
         if (outcome.out.compare(i, 4, "\r\x1b[J") != 0) continue; // a whole line, which the terminal wraps
         if (width > 0) ++live_lines;

@@ -109,7 +109,8 @@ TEST_CASE("generated text is a function of the seed and begins with the prompt")
     work.write_small_run();
     REQUIRE(work.run(train_small()).status == 0);
     const auto generate = [&](Workplace::Arguments more) {
-        more.insert(more.begin(), {"generate", "runs/small", "--threads", "1", "--prompt", "the cat", "--tokens", "40"});
+        more.insert(more.begin(),
+                    {"generate", "runs/small", "--threads", "1", "--prompt", "the cat", "--tokens", "40"});
         const Outcome outcome = work.run(more);
         CAPTURE(more, outcome.err);
         REQUIRE(outcome.status == 0);
@@ -151,15 +152,16 @@ TEST_CASE("token files without text are evaluated, and prompted with ids") {
 TEST_CASE("explain writes the block's equation with its norms and values") {
     Workplace work;
     work.write_small_run();
-    const auto [overrides, attention, output] =
-        GENERATE(table<Workplace::Arguments, std::string, std::string>({
-            {{}, "x ← x + Attention(LayerNorm(x; eps=1e-5))", "logits = LayerNorm(x; eps=1e-5) Eᵀ"},
-            {{"model.norm.placement=post", "model.norm.kind=rmsnorm", "model.norm.eps=1e-6"},
-             "x ← RMSNorm(x + Attention(x); eps=1e-6)", "logits = x Eᵀ"},
-            {{"model.norm.placement=none", "model.dropout=0.1", "model.tie_embeddings=false"},
-             "x ← x + dropout(Attention(x); p=0.1)", "logits = x Hᵀ"},
-            {{"model.norm.kind=none"}, "x ← x + Attention(x)", "logits = x Eᵀ"},
-        }));
+    const auto [overrides, attention, output] = GENERATE(table<Workplace::Arguments, std::string, std::string>({
+        {{}, "x ← x + Attention(LayerNorm(x; eps=1e-5))", "logits = LayerNorm(x; eps=1e-5) Eᵀ"},
+        {{"model.norm.placement=post", "model.norm.kind=rmsnorm", "model.norm.eps=1e-6"},
+         "x ← RMSNorm(x + Attention(x); eps=1e-6)",
+         "logits = x Eᵀ"},
+        {{"model.norm.placement=none", "model.dropout=0.1", "model.tie_embeddings=false"},
+         "x ← x + dropout(Attention(x); p=0.1)",
+         "logits = x Hᵀ"},
+        {{"model.norm.kind=none"}, "x ← x + Attention(x)", "logits = x Eᵀ"},
+    }));
     CAPTURE(overrides);
     const Json json = explain(work, overrides);
     CHECK(json.at("block").at(0) == attention);
@@ -192,8 +194,8 @@ TEST_CASE("explain's table adds up, and is that of the model that is trained") {
     CHECK(decayed < total);
     CHECK_FALSE(json.at("vocabulary_assumed").get<bool>());
 
-    const Outcome dry = work.run(train_small(
-        {"--dry-run", "--set", "model.tie_embeddings=false", "--set", "model.bias=true", "--set", "model.ffn.kind=swiglu"}));
+    const Outcome dry = work.run(train_small({"--dry-run", "--set", "model.tie_embeddings=false", "--set",
+                                              "model.bias=true", "--set", "model.ffn.kind=swiglu"}));
     REQUIRE(dry.status == 0);
     std::string grouped = std::to_string(total);
     if (grouped.size() > 3) grouped.insert(grouped.size() - 3, ",");

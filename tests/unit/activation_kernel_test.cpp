@@ -116,8 +116,8 @@ TEST_CASE("activations of extreme inputs", "[kernels][activation]") {
             if (std::abs(expected[i]) > static_cast<double>(std::numeric_limits<real>::max()))
                 CHECK(y[i] == kInfinity);
             else
-                CHECK(std::abs(y[i] - expected[i]) <= 8 * kEpsilon * std::abs(expected[i]) +
-                                                          static_cast<double>(std::numeric_limits<real>::min()));
+                CHECK(std::abs(y[i] - expected[i]) <=
+                      8 * kEpsilon * std::abs(expected[i]) + static_cast<double>(std::numeric_limits<real>::min()));
             CHECK_FALSE(std::isnan(slopes[i]));
         }
     });

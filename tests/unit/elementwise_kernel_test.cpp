@@ -45,9 +45,18 @@ TEST_CASE("column sums", "[kernels][elementwise]") {
     const bool add = GENERATE(false, true);
     on_every_target([&] {
         // One strip or many, one group of rows or many, ends of both that do not fill a group.
-        for (const auto& [rows, width] :
-             {std::pair{0, 5}, {1, 1}, {5, 3}, {3, 40}, {4, 256}, {6, 257}, {2, 5000}, {600, 33}, {4096, 1},
-              {10007, 17}, {1500, 300}, {1025, 700}}) {
+        for (const auto& [rows, width] : {std::pair{0, 5},
+                                          {1, 1},
+                                          {5, 3},
+                                          {3, 40},
+                                          {4, 256},
+                                          {6, 257},
+                                          {2, 5000},
+                                          {600, 33},
+                                          {4096, 1},
+                                          {10007, 17},
+                                          {1500, 300},
+                                          {1025, 700}}) {
             CAPTURE(add, rows, width);
             const Reals dy = random_reals(rows * width, 1, 1, 0.5), before = random_reals(width, 2);
             Doubles sums(index(width), 0), scale(index(width), 1e-30);

@@ -121,8 +121,9 @@ TEST_CASE("SGD follows its equations", "[kernels][update]") {
                     const double g = static_cast<double>(step.gradient_scale) * before.gradient[i];
                     const double decayed = before.p[i] - static_cast<double>(step.decay) * before.p[i];
                     v.push_back(static_cast<double>(step.momentum) * before.m[i] + g);
-                    const double direction =
-                        momentum == 0 ? g : nesterov ? g + static_cast<double>(step.momentum) * v.back() : v.back();
+                    const double direction = momentum == 0 ? g
+                                             : nesterov    ? g + static_cast<double>(step.momentum) * v.back()
+                                                           : v.back();
                     p.push_back(decayed - static_cast<double>(step.lr) * direction);
                     v_scale.push_back(std::abs(before.m[i]) + std::abs(g));
                     p_scale.push_back(std::abs(before.p[i]) + std::abs(before.m[i]) + std::abs(g));

@@ -61,20 +61,20 @@ struct RandomKey {
 
 struct ForwardCall {
     std::span<const Tensor> inputs;
-    real* output;         ///< to be written whole
-    real* saved;          ///< OpDef::saved_size reals, kept for backward
+    real* output; ///< to be written whole
+    real* saved;  ///< OpDef::saved_size reals, kept for backward
     const Attributes& attributes;
     Mode mode;
     RandomKey random;
-    std::uint64_t node;   ///< index of this op on the tape: the stream of its random numbers
-    Arena& scratch;       ///< given back after the call
+    std::uint64_t node; ///< index of this op on the tape: the stream of its random numbers
+    Arena& scratch;     ///< given back after the call
 };
 
 struct BackwardCall {
     std::span<const Tensor> inputs;
     Tensor output;
     const real* saved;
-    real* output_grad;            ///< complete; may be overwritten, nobody reads it afterwards
+    real* output_grad; ///< complete; may be overwritten, nobody reads it afterwards
     std::span<const Grad> input_grads;
     const Attributes& attributes;
     RandomKey random;
@@ -93,7 +93,7 @@ struct OpSample {
     std::string label;
     std::vector<Shape> inputs;
     Attributes attributes;
-    double low = -1;  ///< inputs are drawn uniformly from [low, high], away from points without a derivative
+    double low = -1; ///< inputs are drawn uniformly from [low, high], away from points without a derivative
     double high = 1;
     std::vector<std::size_t> constants = {}; ///< inputs that the op takes as constants: no gradient
 };

@@ -91,9 +91,9 @@ private:
         Shape shape;
         const real* data;
         real* gradient;
-        std::int32_t node;      ///< index of the producer, -1 for a leaf
+        std::int32_t node; ///< index of the producer, -1 for a leaf
         bool needs_gradient;
-        bool has_gradient;      ///< something has been written to `gradient` in this backward pass
+        bool has_gradient; ///< something has been written to `gradient` in this backward pass
     };
     struct FreeBuffer {
         real* data;

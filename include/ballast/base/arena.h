@@ -36,7 +36,8 @@ public:
     /// Gives back, when it goes out of scope, everything allocated since it was made. Marks nest.
     class Mark {
     public:
-        explicit Mark(Arena& arena) : arena_(arena), block_(arena.current_), offset_(arena.offset_), used_(arena.used_) {}
+        explicit Mark(Arena& arena)
+            : arena_(arena), block_(arena.current_), offset_(arena.offset_), used_(arena.used_) {}
         ~Mark();
         Mark(const Mark&) = delete;
         Mark& operator=(const Mark&) = delete;

@@ -122,11 +122,12 @@ template <HasKeys T, class F>
 constexpr void for_each_key(F&& f) {
     [&f]<int... offset>(std::integer_sequence<int, offset...>) {
         (detail::visit_key_line<T, T::kFirstKeyLine + offset>(f), ...);
-    }(std::make_integer_sequence<int, T::kLastKeyLine - T::kFirstKeyLine>{});
+    }
+    (std::make_integer_sequence<int, T::kLastKeyLine - T::kFirstKeyLine>{});
 }
 
-/// An enumerator's spelling in JSON and what it means (empty where the key says it). Each config enum has, next to it, a
-/// function `constexpr auto values_of(E)` that returns an array of these, in the order of the enumerators.
+/// An enumerator's spelling in JSON and what it means (empty where the key says it). Each config enum has, next to it,
+/// a function `constexpr auto values_of(E)` that returns an array of these, in the order of the enumerators.
 template <class E>
 struct EnumValue {
     E value;
@@ -135,7 +136,9 @@ struct EnumValue {
 };
 
 template <class E>
-concept ConfigEnum = std::is_enum_v<E> && requires(E e) { values_of(e).size(); };
+concept ConfigEnum = std::is_enum_v<E> && requires(E e) {
+    values_of(e).size();
+};
 
 /// The enumerator's spelling in JSON.
 template <ConfigEnum E>

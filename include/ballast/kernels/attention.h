@@ -13,9 +13,9 @@ struct AttentionShape {
     std::int64_t batch;
     std::int64_t time;
     std::int64_t heads;
-    std::int64_t kv_heads;   ///< divides heads; below heads, several query heads share one (Ainslie, 2305.13245)
+    std::int64_t kv_heads; ///< divides heads; below heads, several query heads share one (Ainslie, 2305.13245)
     std::int64_t head_width;
-    bool alibi = false;      ///< adds -slope * (query - key) to the logits (Press et al., 2108.12409)
+    bool alibi = false; ///< adds -slope * (query - key) to the logits (Press et al., 2108.12409)
 
     std::int64_t packed_width() const { return (heads + 2 * kv_heads) * head_width; }
     std::int64_t output_width() const { return heads * head_width; }

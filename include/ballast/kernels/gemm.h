@@ -65,8 +65,8 @@ void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, co
 
 /// Which BLAS this is, for the run's environment record.
 struct BlasFacts {
-    std::string name;    ///< library, version and build, such as "OpenBLAS 0.3.21 ..."
-    std::string core;    ///< processor family it chose its kernels for
+    std::string name;      ///< library, version and build, such as "OpenBLAS 0.3.21 ..."
+    std::string core;      ///< processor family it chose its kernels for
     std::string threading; ///< "serial", "pthread" or "openmp"
 };
 

@@ -14,13 +14,13 @@ struct UpdateStats {
 };
 
 struct AdamWStep {
-    real lr;               ///< learning rate of this step
-    real beta1, beta2;     ///< decay of the moments
-    real eps;              ///< added to the root, as in the paper's algorithm 1
-    real correction1;      ///< 1 / (1 - beta1^t)
-    real correction2;      ///< 1 / (1 - beta2^t)
-    real decay;            ///< fraction of the parameter removed: lr * weight_decay when coupled to the learning rate
-    real gradient_scale;   ///< the clip coefficient
+    real lr;             ///< learning rate of this step
+    real beta1, beta2;   ///< decay of the moments
+    real eps;            ///< added to the root, as in the paper's algorithm 1
+    real correction1;    ///< 1 / (1 - beta1^t)
+    real correction2;    ///< 1 / (1 - beta2^t)
+    real decay;          ///< fraction of the parameter removed: lr * weight_decay when coupled to the learning rate
+    real gradient_scale; ///< the clip coefficient
 };
 
 /// One fused pass over n parameters (Loshchilov & Hutter, 1711.05101, algorithm 2): g = gradient_scale * gradient;
@@ -30,9 +30,9 @@ UpdateStats adamw_update(real* p, real* m, real* v, const real* gradient, std::i
 
 struct SgdStep {
     real lr;
-    real momentum;         ///< 0 leaves `velocity` unused (it may be null)
+    real momentum; ///< 0 leaves `velocity` unused (it may be null)
     bool nesterov;
-    real decay;            ///< as in AdamWStep
+    real decay; ///< as in AdamWStep
     real gradient_scale;
 };
 

@@ -66,12 +66,12 @@ Var cross_entropy(Tape& tape, Var logits, std::span<const std::int32_t> targets,
 /// What the forward pass of cross_entropy saw, summed in double in row order. Readable also after backward() when the
 /// loss was its root.
 struct CrossEntropySums {
-    std::int64_t targets = 0;  ///< rows with a target
-    double nll = 0;            ///< sum of cross-entropies over them, nats
-    double log_z = 0;          ///< sum of log Z over them
+    std::int64_t targets = 0; ///< rows with a target
+    double nll = 0;           ///< sum of cross-entropies over them, nats
+    double log_z = 0;         ///< sum of log Z over them
     double log_z_squares = 0;
     double max_log_z = -std::numeric_limits<double>::infinity(); ///< largest log Z
-    double max_logit = 0;      ///< largest |logit|
+    double max_logit = 0;                                        ///< largest |logit|
 
     /// Adds what another micro-batch saw. A NaN carries through, maxima included.
     CrossEntropySums& operator+=(const CrossEntropySums& other);
