@@ -383,7 +383,7 @@ fs::path checkpoint_path(const fs::path& run, std::int64_t step) { return run / 
 
 fs::path save_checkpoint(const fs::path& run, std::string_view config_json, const TrainerState& state,
                          const ParamTable& table, std::span<const Moment> moments, const FileCalls& calls) {
-    const fs::path target = checkpoint_path(run, state.step);
+    fs::path target = checkpoint_path(run, state.step);
     const fs::path folder = target.parent_path();
     std::error_code problem;
     if (fs::create_directory(folder, problem)) sync_directory(run, calls);

@@ -107,7 +107,7 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         if (state_.resumed > 0) return directory_.summary();
         save();
     }
-    const RunSummary result = summary(verdict, reason);
+    RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
 }

@@ -203,7 +203,7 @@ TEST_CASE("data that cannot be trained on is refused in one line that names it")
         write_file_atomic(path, text);
         DataOptions options = options_for(path, val_fraction);
         options.context = context;
-        const std::string message = load_error(options);
+        std::string message = load_error(options);
         CHECK((message.empty() || message.rfind(path.string() + ": ", 0) == 0));
         CHECK(message.find('\n') == std::string::npos);
         return message;

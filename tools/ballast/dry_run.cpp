@@ -63,7 +63,8 @@ int dry_run(const Config& config) {
     const double median = times[times.size() / 2];
 
     const TrainConfig& train = config.train;
-    const auto micro_batches = static_cast<double>(train.batch / train.micro_batch);
+    const std::int64_t pieces = train.batch / train.micro_batch;
+    const auto micro_batches = static_cast<double>(pieces);
     const Flops flops = learner.tape().flops();
     const double work = micro_batches * (flops.forward + flops.backward);
     const auto tokens = static_cast<double>(learner.tokens_per_step());
