@@ -68,8 +68,8 @@ inline std::vector<Overrides> every_norm() {
     std::vector<Overrides> all;
     for (const auto& placement : values_of(Placement{}))
         for (const auto& kind : values_of(NormKind{}))
-            all.push_back({"model.norm.placement=" + std::string(placement.name),
-                           "model.norm.kind=" + std::string(kind.name)});
+            all.push_back(
+                {"model.norm.placement=" + std::string(placement.name), "model.norm.kind=" + std::string(kind.name)});
     return all;
 }
 

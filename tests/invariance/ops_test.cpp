@@ -119,12 +119,14 @@ std::vector<Call> large_calls() {
         attention(grouped),
         attention(one),
         large_call({{grouped.batch * grouped.time, grouped.packed_width()}, {grouped.time, grouped.head_width}},
-                   [s = grouped](Tape& tape, std::span<const Var> in) { return ops::rope(tape, in[0], in[1], s); }, {1}),
+                   [s = grouped](Tape& tape, std::span<const Var> in) { return ops::rope(tape, in[0], in[1], s); },
+                   {1}),
         large_call({{700, 301}},
                    [targets](Tape& tape, std::span<const Var> in) {
                        return ops::cross_entropy(tape, in[0], targets, 1.0 / 600, 1e-2);
                    }),
-        large_call({{400, 1}}, [](Tape& tape, std::span<const Var> in) { return ops::broadcast(tape, in[0], 400, 331); }),
+        large_call({{400, 1}},
+                   [](Tape& tape, std::span<const Var> in) { return ops::broadcast(tape, in[0], 400, 331); }),
         large_call({{331}}, [](Tape& tape, std::span<const Var> in) { return ops::broadcast(tape, in[0], 400, 331); }),
         large_call({{300, 211}},
                    [](Tape& tape, std::span<const Var> in) { return ops::place(tape, in[0], 50, 9, 400, 331); }),
