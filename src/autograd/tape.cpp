@@ -156,6 +156,7 @@ void Tape::run_backward(std::size_t node_index) {
 
 void Tape::backward(Var root, const BackwardOptions& options) {
     if (mode_ != Mode::train) throw Error("backward() on a tape in eval mode: begin(Mode::train) records gradients");
+    if (value(root).node < 0) throw Error("backward() from a leaf: nothing was computed");
     if (backward_done_) throw Error("backward() was already called on this tape: begin() a new pass first");
     backward_done_ = true;
 
@@ -163,7 +164,7 @@ void Tape::backward(Var root, const BackwardOptions& options) {
         value(v).has_gradient = options.accumulate;
 
     Value& top = value(root);
-    if (top.node >= 0 && top.needs_gradient) {
+    if (top.needs_gradient) {
         const std::int64_t elements = top.shape.elements();
         top.gradient = take_buffer(elements);
         top.has_gradient = true;

@@ -31,12 +31,14 @@ Arena& worker_scratch() {
 }
 
 void detail::run_parallel(std::int64_t tasks, void (*call)(void*, std::int64_t), void* context) {
-    const auto workers = static_cast<int>(std::min<std::int64_t>(threads(), tasks));
-    if (workers <= 1 || omp_in_parallel()) {
+    const int workers = threads();
+    if (workers <= 1 || tasks <= 1 || omp_in_parallel()) {
         for (std::int64_t i = 0; i < tasks; ++i)
             call(context, i);
         return;
     }
+    // Always the same number of threads, also where there are fewer tasks: GCC's OpenMP ends the threads that a smaller
+    // team leaves over, their scratch memory with them, and starts new ones for the next larger team.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
     for (std::int64_t i = 0; i < tasks; ++i)
         call(context, i);

@@ -9,10 +9,10 @@ namespace {
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto s = attributes.as<AttentionShape>();
     require_shape(s.kv_heads > 0 && s.heads % s.kv_heads == 0, "attention", "kv_heads divides heads", in);
-    require_shape(in[0] == Shape{s.batch * s.time, s.packed_width()}, "attention",
-                  "qkv is [batch * time, (heads + 2 kv_heads) * head_width] = " +
-                      Shape{s.batch * s.time, s.packed_width()}.text(),
-                  in);
+    const Shape packed{s.batch * s.time, s.packed_width()};
+    require_shape(
+        in[0] == packed, "attention",
+        [&] { return "qkv is [batch * time, (heads + 2 kv_heads) * head_width] = " + packed.text(); }, in);
     return {s.batch * s.time, s.output_width()};
 }
 

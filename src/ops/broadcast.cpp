@@ -14,8 +14,12 @@ bool is_column(const Shape& x, const BroadcastAttributes& a) { return x == Shape
 
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto a = attributes.as<BroadcastAttributes>();
-    require_shape(is_column(in[0], a) || in[0] == Shape{a.width} || in[0] == Shape{1, a.width}, "broadcast",
-                  "x is a column or a row of " + Shape{a.rows, a.width}.text(), in);
+    require_shape(
+        is_column(in[0], a) || in[0] == Shape{a.width} || in[0] == Shape{1, a.width}, "broadcast",
+        [&] {
+            return "x is a column or a row of " + Shape{a.rows, a.width}.text();
+        },
+        in);
     return {a.rows, a.width};
 }
 

@@ -19,8 +19,9 @@ struct CrossEntropyAttributes {
 
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto a = attributes.as<CrossEntropyAttributes>();
-    require_shape(in[0].rank == 2 && in[0][0] == a.count, "cross_entropy",
-                  "logits are [" + std::to_string(a.count) + " targets, classes]", in);
+    require_shape(
+        in[0].rank == 2 && in[0][0] == a.count, "cross_entropy",
+        [&] { return "logits are [" + std::to_string(a.count) + " targets, classes]"; }, in);
     for (std::int64_t n = 0; n < a.count; ++n)
         if (a.targets[n] != kIgnoredTarget && (a.targets[n] < 0 || a.targets[n] >= in[0][1]))
             throw DataError("target id " + std::to_string(a.targets[n]) + " at position " + std::to_string(n) +

@@ -21,8 +21,9 @@ Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     require_shape(in[0].rank == 2, "embedding", "table is [vocabulary, width]", in);
     require_shape(a.count > 0 && a.count % a.time == 0, "embedding", "tokens are whole sequences", in);
     if (in.size() > 1)
-        require_shape(in[1].rank == 2 && in[1][0] >= a.time && in[1][1] == in[0][1], "embedding",
-                      "positions are [" + std::to_string(a.time) + " or more, width of the table]", in);
+        require_shape(
+            in[1].rank == 2 && in[1][0] >= a.time && in[1][1] == in[0][1], "embedding",
+            [&] { return "positions are [" + std::to_string(a.time) + " or more, width of the table]"; }, in);
     for (std::int64_t n = 0; n < a.count; ++n)
         if (a.tokens[n] < 0 || a.tokens[n] >= in[0][0])
             throw DataError("token id " + std::to_string(a.tokens[n]) + " at position " + std::to_string(n) +

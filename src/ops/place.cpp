@@ -13,9 +13,13 @@ struct PlaceAttributes {
 
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto a = attributes.as<PlaceAttributes>();
-    require_shape(in[0].rank == 2 && a.row >= 0 && a.column >= 0 && a.row + in[0][0] <= a.rows &&
-                      a.column + in[0][1] <= a.width,
-                  "place", "x fits into " + Shape{a.rows, a.width}.text() + " at its place", in);
+    require_shape(
+        in[0].rank == 2 && a.row >= 0 && a.column >= 0 && a.row + in[0][0] <= a.rows && a.column + in[0][1] <= a.width,
+        "place",
+        [&] {
+            return "x fits into " + Shape{a.rows, a.width}.text() + " at its place";
+        },
+        in);
     return {a.rows, a.width};
 }
 

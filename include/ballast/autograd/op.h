@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -114,6 +115,13 @@ struct OpDef {
 
 /// For infer_shape: throws ShapeError "[op] what; got [2, 3], [4]" unless `fits`.
 void require_shape(bool fits, std::string_view op, std::string_view expectation, std::span<const Shape> inputs);
+
+/// The same for an expectation that names extents: a function that returns it, not called when all is well, as a step
+/// of training allocates nothing.
+template <std::invocable Expectation>
+void require_shape(bool fits, std::string_view op, const Expectation& expectation, std::span<const Shape> inputs) {
+    if (!fits) require_shape(false, op, expectation(), inputs);
+}
 
 /// For ops that keep nothing.
 std::int64_t saves_nothing(std::span<const Shape> inputs, const Attributes&);

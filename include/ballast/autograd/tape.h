@@ -68,7 +68,7 @@ public:
     };
 
     /// Puts d(root . cotangent)/d(leaf) where every leaf wants it. Leaves that the root does not depend on get zeros
-    /// (unless accumulating). Throws Error on a tape in eval mode or when called twice.
+    /// (unless accumulating). Throws Error on a tape in eval mode, when called twice, and when the root is a leaf.
     void backward(Var root, const BackwardOptions& options);
     void backward(Var root) { backward(root, BackwardOptions{}); }
 

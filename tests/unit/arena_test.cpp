@@ -1,0 +1,124 @@
+#include "ballast/base/arena.h"
+
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "ballast/base/rng.h"
+#include "catch.h"
+
+using namespace ballast;
+
+namespace {
+
+bool aligned(const void* memory) { return reinterpret_cast<std::uintptr_t>(memory) % 64 == 0; }
+
+/// Fills memory with a mark of its own and says later whether it is still there.
+struct Filled {
+    unsigned char* memory;
+    std::size_t bytes;
+    unsigned char mark;
+
+    Filled(Arena& arena, std::size_t size, unsigned char with)
+        : memory(static_cast<unsigned char*>(arena.allocate_bytes(size))), bytes(size), mark(with) {
+        std::memset(memory, mark, bytes);
+    }
+    bool intact() const {
+        for (std::size_t i = 0; i < bytes; ++i)
+            if (memory[i] != mark) return false;
+        return true;
+    }
+};
+
+} // namespace
+
+TEST_CASE("allocations are aligned and do not overlap", "[base]") {
+    Arena arena;
+    const RandomStream sizes(1, "sizes");
+    std::vector<Filled> all;
+    for (std::uint64_t i = 0; i < 300; ++i) {
+        const std::uint64_t limit = i % 50 == 49 ? 5 << 20 : 3000; // now and then more than a block
+        all.emplace_back(arena, sizes.below(i, limit), static_cast<unsigned char>(i));
+        CHECK(aligned(all.back().memory));
+    }
+    for (const Filled& filled : all)
+        CHECK(filled.intact());
+    CHECK(aligned(arena.allocate<char>(0)));
+    CHECK(arena.allocate<char>(0) != arena.allocate<char>(0));
+}
+
+TEST_CASE("a loop that allocates the same amounts gets the same addresses", "[base]") {
+    Arena arena;
+    const auto turn = [&] {
+        std::vector<void*> addresses;
+        for (const std::size_t bytes : {100UL, 3UL << 20, 1UL, 700000UL, 5UL << 20, 64UL})
+            addresses.push_back(arena.allocate_bytes(bytes));
+        return addresses;
+    };
+    turn();
+    arena.reset();
+    CHECK(arena.used() == 0);
+    const auto second = turn();
+    for (int i = 0; i < 3; ++i) {
+        arena.reset();
+        CHECK(turn() == second);
+    }
+}
+
+TEST_CASE("use and high water are counted in bytes handed out", "[base]") {
+    Arena arena;
+    CHECK(arena.used() == 0);
+    CHECK(arena.high_water() == 0);
+    arena.allocate<float>(16);
+    CHECK(arena.used() == 64);
+    arena.allocate_bytes(1);
+    CHECK(arena.used() == 128);
+    arena.reset();
+    CHECK(arena.used() == 0);
+    CHECK(arena.high_water() == 128);
+    arena.allocate_bytes(64);
+    CHECK(arena.high_water() == 128);
+}
+
+TEST_CASE("a mark gives back what came after it, and marks nest", "[base]") {
+    Arena arena;
+    const Filled kept(arena, 1000, 1);
+    void* first = nullptr;
+    {
+        const Arena::Mark outer(arena);
+        const Filled below(arena, 500, 2);
+        first = below.memory;
+        {
+            const Arena::Mark inner(arena);
+            arena.allocate_bytes(10 << 20); // in another block
+        }
+        const Filled again(arena, 500, 3);
+        CHECK(below.intact());
+        CHECK(kept.intact());
+    }
+    CHECK(arena.used() == 1024);
+    CHECK(arena.allocate_bytes(500) == first);
+    CHECK(kept.intact());
+}
+
+TEST_CASE("an outermost mark leaves one block behind that fits what was used", "[base]") {
+    Arena arena;
+    const auto turn = [&] {
+        const Arena::Mark mark(arena);
+        arena.allocate_bytes(100);
+        return arena.allocate_bytes(3 << 20);
+    };
+    turn(); // two blocks, which become one
+    CHECK(arena.used() == 0);
+    void* const second = turn();
+    CHECK(turn() == second);
+}
+
+TEST_CASE("memory that the system does not have is std::bad_alloc, and the arena goes on", "[base]") {
+    Arena arena;
+    const Filled kept(arena, 100, 7);
+    CHECK_THROWS_AS(arena.allocate_bytes(std::size_t{1} << 60), std::bad_alloc);
+    CHECK(kept.intact());
+    const Filled next(arena, 100, 8);
+    CHECK(kept.intact());
+}
