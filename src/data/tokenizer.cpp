@@ -204,7 +204,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
         else if (kind_ == Kind::byte)
             text.push_back(static_cast<char>(id));
         else
-            text += std::to_string(id) + ' ';
+            text += (text.empty() ? "" : " ") + std::to_string(id);
     }
     return text;
 }

@@ -264,21 +264,21 @@ TEST_CASE("on a terminal there is one live line that fits it") {
     CHECK(contains(outcome.out, "finished: step 1000"));
     CHECK(contains(outcome.out, "saved runs/small/checkpoints/step-00000500"));
 
-    // A live line starts after an erase and ends before the next control character but colours.
-    std::size_t live_lines = 0;
-    for (std::size_t at = outcome.out.find("\x1b[J"); at != std::string::npos;
-         at = outcome.out.find("\x1b[J", at + 1)) {
+    // A live line stands between the last whole line, or the last erasing, and the erasing that ends it.
+    const std::string erase = "\r\x1b[J";
+    std::size_t live_lines = 0, begin = 0;
+    for (std::size_t end = outcome.out.find(erase); end != std::string::npos; end = outcome.out.find(erase, begin)) {
+        const std::size_t line = outcome.out.rfind('\n', end);
         std::size_t width = 0;
-        std::size_t i = at + 3;
-        for (; i < outcome.out.size() && outcome.out[i] != '\r' && outcome.out[i] != '\n'; ++i) {
+        for (std::size_t i = line == std::string::npos ? begin : std::max(begin, line + 1); i < end; ++i) {
             if (outcome.out[i] == '\x1b')
                 i = outcome.out.find('m', i);
             else if ((outcome.out[i] & 0xC0) != 0x80)
                 ++width;
         }
-        if (outcome.out.compare(i, 4, "\r\x1b[J") != 0) continue; // a whole line, which the terminal wraps
         if (width > 0) ++live_lines;
         CHECK(width < columns);
+        begin = end + erase.size();
     }
     CHECK(live_lines > 0);
 }
