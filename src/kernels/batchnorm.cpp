@@ -1,7 +1,7 @@
 // Normalization of columns. Statistics: rows are cut into groups by the shape alone, one task each; a group goes
 // through its rows in small blocks, which are read from memory once: the block's mean m (rounded), then the sums of
 // d = x - m and d^2. Blocks, and then groups, are merged in double and in index order (Chan, Golub & LeVeque, 1983,
-// equations 1.5).
+// equations 1.5). Means are kept as differences from the first row, so that a large one does not cost digits.
 //
 // Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
 // means are the gradients of bias and gain times gain / rows.
@@ -41,9 +41,10 @@ HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double
     }
 }
 
-/// Mean and sum of the squares of deviations from it, of n <= kBlockColumns columns of a block of rows.
-HWY_INLINE void block_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width,
-                              std::int64_t n) {
+/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of n <= kBlockColumns
+/// columns of a block of rows.
+HWY_INLINE void block_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
+                              std::int64_t width, std::int64_t n) {
     const D d;
     HWY_ALIGN real buffers[3][padded_width(kBlockColumns)];
     real *const centers = buffers[0], *const rests = buffers[1], *const sums = buffers[2];
@@ -65,19 +66,21 @@ HWY_INLINE void block_moments(double* mean, double* squares, const real* x, std:
     });
     for (std::int64_t i = 0; i < n; ++i) {
         const double rest = static_cast<double>(rests[i]) / static_cast<double>(rows);
-        mean[i] = static_cast<double>(centers[i]) + rest;
+        mean[i] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
         squares[i] = static_cast<double>(sums[i]) - rest * rest * static_cast<double>(rows);
     }
 }
 
-void group_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width) {
+void group_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
+                   std::int64_t width) {
     double block_mean[kBlockColumns], block_squares[kBlockColumns];
     for (std::int64_t column = 0; column < width; column += kBlockColumns) {
         const std::int64_t n = std::min(kBlockColumns, width - column);
-        block_moments(mean + column, squares + column, x + column, std::min(kBlockRows, rows), width, n);
+        block_moments(mean + column, squares + column, x + column, origin + column, std::min(kBlockRows, rows), width,
+                      n);
         for (std::int64_t row = kBlockRows; row < rows; row += kBlockRows) {
             const std::int64_t more = std::min(kBlockRows, rows - row);
-            block_moments(block_mean, block_squares, x + row * width + column, more, width, n);
+            block_moments(block_mean, block_squares, x + row * width + column, origin + column, more, width, n);
             merge(mean + column, squares + column, static_cast<double>(row), block_mean, block_squares,
                   static_cast<double>(more), n);
         }
@@ -169,11 +172,11 @@ HWY_EXPORT(normalize_rows);
 HWY_EXPORT(gradient_sums);
 HWY_EXPORT(input_gradient_rows);
 
-/// Writes one column's statistics.
-void put_statistics(real* stats, std::int64_t width, double mean, double variance, double rstd) {
-    stats[0] = static_cast<real>(mean);
+/// Writes one column's statistics; its mean is high + low.
+void put_statistics(real* stats, std::int64_t width, double high, double low, double variance, double rstd) {
+    stats[0] = static_cast<real>(high + low);
     stats[width] = static_cast<real>(variance);
-    stats[2 * width] = static_cast<real>(mean - static_cast<double>(stats[0]));
+    stats[2 * width] = static_cast<real>(high - static_cast<double>(stats[0]) + low);
     stats[3 * width] = static_cast<real>(rstd);
 }
 
@@ -185,7 +188,7 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
     auto* means = scratch.allocate<double>(groups * width);
     auto* squares = scratch.allocate<double>(groups * width);
     for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width,
+        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width, x,
                                             end - begin, width);
     });
     HWY_DYNAMIC_DISPATCH(merge_groups)(means, squares, groups, rows_per_group(rows, width), rows, width);
@@ -193,10 +196,11 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
     for (std::int64_t i = 0; i < width; ++i) {
         const double variance = std::max(squares[i] / static_cast<double>(rows), 0.0);
         if (in_range(static_cast<real>(variance + e))) {
-            put_statistics(stats + i, width, means[i], variance, 1 / std::sqrt(variance + e));
+            put_statistics(stats + i, width, static_cast<double>(x[i]), means[i], variance,
+                           1 / std::sqrt(variance + e));
         } else {
             const Moments exact = scaled_moments(x + i, rows, width, true);
-            put_statistics(stats + i, width, exact.mean, exact.deviation * exact.deviation,
+            put_statistics(stats + i, width, exact.mean, 0, exact.deviation * exact.deviation,
                            1 / std::hypot(exact.deviation, std::sqrt(e)));
         }
     }
@@ -204,7 +208,7 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
 
 void batchnorm_given_statistics(real* stats, const real* mean, const real* variance, std::int64_t width, real eps) {
     for (std::int64_t i = 0; i < width; ++i)
-        put_statistics(stats + i, width, static_cast<double>(mean[i]), static_cast<double>(variance[i]),
+        put_statistics(stats + i, width, static_cast<double>(mean[i]), 0, static_cast<double>(variance[i]),
                        1 / std::sqrt(static_cast<double>(variance[i]) + static_cast<double>(eps)));
 }
 
