@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ballast/base/parallel.h"
+#include "ballast/kernels/elementwise.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/peak.cpp"
@@ -82,6 +83,21 @@ double measure_peak_flops(double seconds) {
             operations += slot.operations;
         best = std::max(best, operations / elapsed);
         if (elapsed < seconds / 10) rounds *= 2;
+    }
+    return best;
+}
+
+double measure_bandwidth(double seconds) {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::int64_t kElements = (std::int64_t{1} << 27) / sizeof(real); // 128 MiB an array
+    const std::vector<real> x(kElements, real(1)), z(kElements, real(2));
+    std::vector<real> y(kElements);
+    double best = 0;
+    for (double spent = 0, elapsed = 0; spent < seconds; spent += elapsed) {
+        const auto start = Clock::now();
+        axpby(y.data(), real(0.5), x.data(), real(1), z.data(), kElements);
+        elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+        best = std::max(best, 3.0 * sizeof(real) * static_cast<double>(kElements) / elapsed);
     }
     return best;
 }

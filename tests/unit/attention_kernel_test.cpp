@@ -12,15 +12,18 @@ namespace {
 
 /// Times below, at and above the blocks of 64 queries; heads that share keys; single tokens and features.
 const AttentionShape kShapes[] = {
-    {1, 1, 1, 1, 1},         {2, 7, 3, 3, 5},  {2, 9, 4, 2, 4, true},    {1, 64, 2, 1, 8},
-    {1, 65, 2, 2, 16, true}, {2, 66, 6, 3, 3}, {1, 130, 12, 1, 2, true}, {3, 128, 2, 2, 32},
+    {1, 1, 1, 1, 1},           {2, 7, 3, 3, 5},
+    {2, 9, 4, 2, 4, true},     {1, 64, 2, 1, 8},
+    {1, 65, 2, 2, 16, true},   {2, 66, 6, 3, 3},
+    {1, 130, 12, 1, 2, true},  {3, 128, 2, 2, 32},
+    {2, 7, 4, 2, 8, false, 2}, {1, 70, 2, 2, 16, true, 1.5},
 };
 
 struct Naive {
     Doubles out, log_z, dqkv;
 };
 
-/// softmax(q k^T / sqrt(width) - slope distance) v, and the gradient of out . dout, written out.
+/// softmax(cap tanh(q k^T / sqrt(width) / cap) - slope distance) v, and the gradient of out . dout, written out.
 Naive naive_attention(const Reals& qkv, const Reals& dout, const AttentionShape& s) {
     Naive result{Doubles(index(s.batch * s.time * s.output_width())), Doubles(index(s.batch * s.heads * s.time)),
                  Doubles(qkv.size())};
@@ -37,13 +40,17 @@ Naive naive_attention(const Reals& qkv, const Reals& dout, const AttentionShape&
             const auto v = [&](std::int64_t t) { return k(t) + s.kv_heads * s.head_width; };
             const double slope = s.alibi ? alibi_slope(head, s.heads) : 0;
             for (std::int64_t t = 0; t < s.time; ++t) {
-                Doubles p;
+                Doubles p, cap_slopes;
                 double sum = 0;
                 for (std::int64_t j = 0; j <= t; ++j) {
                     double logit = 0;
                     for (std::int64_t i = 0; i < s.head_width; ++i)
                         logit += double{qkv[index(q(t) + i)]} * double{qkv[index(k(j) + i)]};
-                    p.push_back(std::exp(scale * logit - slope * static_cast<double>(t - j)));
+                    logit *= scale;
+                    const double cap = s.logit_softcap;
+                    cap_slopes.push_back(cap > 0 ? 1 / std::pow(std::cosh(logit / cap), 2) : 1);
+                    if (cap > 0) logit = cap * std::tanh(logit / cap);
+                    p.push_back(std::exp(logit - slope * static_cast<double>(t - j)));
                     sum += p.back();
                 }
                 result.log_z[index((batch * s.heads + head) * s.time + t)] = std::log(sum);
@@ -61,7 +68,7 @@ Naive naive_attention(const Reals& qkv, const Reals& dout, const AttentionShape&
                     delta += p[j] * dp[j];
                 }
                 for (std::size_t j = 0; j < p.size(); ++j) {
-                    const double ds = p[j] * (dp[j] - delta) * scale;
+                    const double ds = p[j] * (dp[j] - delta) * cap_slopes[j] * scale;
                     const std::int64_t key = k(static_cast<std::int64_t>(j));
                     for (std::int64_t i = 0; i < s.head_width; ++i) {
                         result.dqkv[index(q(t) + i)] += ds * double{qkv[index(key + i)]};
@@ -93,7 +100,7 @@ struct Case {
 TEST_CASE("attention equals the naive computation", "[kernels][attention]") {
     on_every_target([] {
         for (const AttentionShape& s : kShapes) {
-            CAPTURE(s.batch, s.time, s.heads, s.kv_heads, s.head_width, s.alibi);
+            CAPTURE(s.batch, s.time, s.heads, s.kv_heads, s.head_width, s.alibi, s.logit_softcap);
             Case c(s);
             c.forward(s);
             const Naive naive = naive_attention(c.qkv, c.dout, s);
@@ -138,6 +145,26 @@ TEST_CASE("attention with logits of hundreds is one-hot, not infinite", "[kernel
     // The first token sees itself alone: its output is its value.
     for (std::int64_t i = 0; i < s.output_width(); ++i)
         CHECK(c.out[index(i)] == Approx(c.qkv[index(2 * s.output_width() + i)]).epsilon(1e-6));
+}
+
+TEST_CASE("a cap far above the logits changes nothing, and one far below binds", "[kernels][attention]") {
+    AttentionShape s{1, 20, 2, 2, 8};
+    const auto output = [&](double cap) {
+        s.logit_softcap = cap;
+        Case c(s, 3);
+        c.forward(s);
+        return c;
+    };
+    const Case plain = output(0);
+    CHECK(worst_error(output(1e9).out, to_doubles(plain.out)) < 300);
+    Doubles mean(plain.out.size()); // every visible key weighs the same
+    for (std::int64_t row = 0; row < s.time; ++row)
+        for (std::int64_t i = 0; i < s.output_width(); ++i)
+            for (std::int64_t key = 0; key <= row; ++key)
+                mean[index(row * s.output_width() + i)] +=
+                    static_cast<double>(plain.qkv[index(key * s.packed_width() + 2 * s.output_width() + i)]) /
+                    static_cast<double>(row + 1);
+    CHECK(worst_error(output(1e-13).out, mean) < 64);
 }
 
 TEST_CASE("a NaN in one sequence stays in it", "[kernels][attention]") {
