@@ -39,7 +39,7 @@ done
 
 roles=(build)
 if $all; then roles+=(python); fi
-if [[ $preset == tsan ]]; then roles+=(check); fi
+if [[ $preset == tsan ]]; then roles+=(clang); fi
 tools/packages.sh "${roles[@]}"
 
 cmake --preset "$preset" "${werror[@]}"
