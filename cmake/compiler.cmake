@@ -21,7 +21,7 @@ target_compile_options(ballast_compiler INTERFACE -ffp-contract=off -fno-math-er
 
 if(BALLAST_SANITIZE)
     set(sanitize -fsanitize=${BALLAST_SANITIZE} -fno-omit-frame-pointer)
-    if(BALLAST_SANITIZE STREQUAL "undefined")
+    if(BALLAST_SANITIZE MATCHES "undefined")
         list(APPEND sanitize -fno-sanitize-recover=all)
     elseif(BALLAST_SANITIZE STREQUAL "fuzzer")
         # Everything is watched and counts its branches; the fuzz targets bring libFuzzer's main function.
