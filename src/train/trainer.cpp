@@ -108,12 +108,24 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         }
     }
     if (last_.step == 0) { // there was no step left to make
-        if (state_.resumed > 0) return directory_.summary();
-        save();
+        if (is_finished()) return directory_.summary();
+        if (state_.resumed == 0) save();
+        // Killed between its last checkpoint and its summary.
+        const std::vector<StepRecord> records = read_metrics(directory_.metrics_path());
+        if (!records.empty()) last_ = records.back();
     }
     const RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
+}
+
+bool Trainer::is_finished() const {
+    if (state_.step < config().train.steps || state_.resumed == 0) return false;
+    try {
+        return directory_.summary().step == state_.step;
+    } catch (const IoError&) {
+        return false;
+    }
 }
 
 /// Takes a finished step into the state.
