@@ -66,6 +66,7 @@ void ParamTable::allocate(std::uint64_t seed) {
         if (group == DecayGroup::decay) decay_size_ = size_;
     }
     values_ = permanent_.allocate<real>(size_);
+    if (permanent_.backing() == Arena::Backing::none) return;
     std::fill_n(values_, size_, real{0});
     for (const Param& param : params_)
         draw(values_ + param.offset, param, seed);
@@ -74,6 +75,7 @@ void ParamTable::allocate(std::uint64_t seed) {
 void ParamTable::allocate_gradients() {
     if (gradients_ != nullptr) return;
     gradients_ = permanent_.allocate<real>(size_);
+    if (permanent_.backing() == Arena::Backing::none) return;
     std::fill_n(gradients_, size_, real{0});
 }
 

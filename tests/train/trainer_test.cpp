@@ -174,6 +174,15 @@ TEST_CASE("a finished run is left as it is, and goes on when it is given more st
         CHECK(after.final_loss == before.final_loss);
         CHECK(after.finished == before.finished);
     }
+    { // killed between its last checkpoint and its summary
+        std::filesystem::remove(lab.path("run") / "summary.json");
+        Trainer again = Trainer::resume(lab.path("run"));
+        const RunSummary after = run_all(again);
+        CHECK(after.final_loss == before.final_loss);
+        CHECK(after.final_val_loss == before.final_val_loss);
+        CHECK(after.best_val_step == before.best_val_step);
+        CHECK(RunDirectory::open(lab.path("run")).summary().verdict == "finished");
+    }
     {
         const std::vector<std::string> more{"train.steps=20"};
         Trainer longer = Trainer::resume(lab.path("run"), more);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ballast/base/error.h"
+#include "ballast/base/memory.h"
 #include "catch.h"
 #include "temporary_directory.h"
 
@@ -177,6 +178,20 @@ TEST_CASE("nanoGPT token files, with and without their vocabulary") {
             CHECK(contains(message, "meta.json: "));
             CHECK(message.find('\n') == std::string::npos);
         }
+    }
+    SECTION("a meta.json that is nested deeper than a stack, has more behind its end, or claims any vocabulary") {
+        write_ids(directory / "train.bin", {0, 0, 0});
+        write_ids(directory / "val.bin", {0, 0, 0});
+        constexpr std::size_t kDeep = 1000000;
+        write_file_atomic(directory / "meta.json",
+                          R"({"vocab_size": )" + std::string(kDeep, '[') + std::string(kDeep, ']') + "}");
+        CHECK(contains(load_error(options_for(directory.path())), "vocab_size is an array; expected"));
+        write_file_atomic(directory / "meta.json", R"({"vocab_size": 3})" + std::string(1, '\0') + "{");
+        CHECK(contains(load_error(options_for(directory.path())), "not a JSON object"));
+        write_file_atomic(directory / "meta.json", std::string_view(R"({"vocab_size": 2147483647})"));
+        const std::int64_t before = peak_resident_memory();
+        CHECK(Dataset(options_for(directory.path())).vocab_size() == 2147483647);
+        CHECK(peak_resident_memory() - before < 64 << 20);
     }
     SECTION("without val.bin, or as one file, the last tokens validate") {
         fs::remove(directory / "val.bin");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ballast/base/error.h"
+#include "ballast/base/text.h"
 #include "ballast/data/dataset.h"
 #include "ballast/train/learner.h"
 #include "command.h"

@@ -70,7 +70,8 @@ private:
 /// bytes; the padding between them is zero and stays zero. Modules keep pointers to the table, so it does not move.
 class ParamTable {
 public:
-    ParamTable() = default;
+    /// With Backing::none, a table that plans: allocate() lays the parameters out, and there are no values.
+    explicit ParamTable(Arena::Backing backing = Arena::Backing::memory) : permanent_(backing) {}
     ParamTable(const ParamTable&) = delete;
     ParamTable& operator=(const ParamTable&) = delete;
 
