@@ -1,6 +1,6 @@
 #pragma once
 
-// What the loops over all ops share: random inputs for an op's samples, and calls with any number of inputs.
+// What the loops over all ops share: random inputs for an op's samples.
 
 #include <cmath>
 #include <cstdint>
@@ -57,17 +57,6 @@ inline bool is_constant(const ballast::OpSample& sample, std::size_t input) {
     for (const std::size_t constant : sample.constants)
         if (constant == input) return true;
     return false;
-}
-
-inline ballast::Var record(ballast::Tape& tape, const ballast::OpDef& op, std::span<const ballast::Var> in,
-                           const ballast::Attributes& attributes) {
-    switch (in.size()) {
-    case 1: return tape.record(op, {in[0]}, attributes);
-    case 2: return tape.record(op, {in[0], in[1]}, attributes);
-    case 3: return tape.record(op, {in[0], in[1], in[2]}, attributes);
-    case 4: return tape.record(op, {in[0], in[1], in[2], in[3]}, attributes);
-    default: throw ballast::Error("op '" + std::string(op.name) + "' has a sample without inputs, or with too many");
-    }
 }
 
 } // namespace op_calls

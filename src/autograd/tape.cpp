@@ -86,13 +86,13 @@ Var Tape::leaf(const Shape& shape, const real* data, real* gradient) {
     return leaves_.back();
 }
 
-Var Tape::record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes) {
+Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes& attributes) {
     if (std::find(registry_.begin(), registry_.end(), &op) == registry_.end())
         throw Error("op '" + std::string(op.name) + "' is not in the registry of this tape");
     if (inputs.size() > kMaxInputs)
         throw Error("op '" + std::string(op.name) + "' was given more than " + std::to_string(kMaxInputs) + " inputs");
 
-    const Inputs in(*this, {inputs.begin(), inputs.size()});
+    const Inputs in(*this, inputs);
     const Shape shape = op.infer_shape(in.as_shapes(), attributes);
     real* output = arena_.allocate<real>(shape.elements());
     const std::int64_t saved_size = op.saved_size(in.as_shapes(), attributes);

@@ -8,9 +8,6 @@
 #include "ballast/kernels/activation.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <type_traits>
 
 #include "ballast/base/parallel.h"
 
@@ -18,112 +15,13 @@
 #define HWY_TARGET_INCLUDE "kernels/activation.cpp"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "math-inl.h"
 #include "simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ballast::inline BALLAST_PRECISION {
 namespace HWY_NAMESPACE {
 namespace {
-
-using D = ScalableTag<real>;
-using V = Vec<D>;
-
-HWY_INLINE V constant(double value) { return Set(D(), static_cast<real>(value)); }
-
-/// f of every lane, where the C library's function is the best there is (the double build).
-template <class F>
-HWY_INLINE V each_lane(V v, F f) {
-    HWY_ALIGN real lanes[MaxLanes(D())];
-    Store(v, D(), lanes);
-    for (std::size_t i = 0; i < Lanes(D()); ++i)
-        lanes[i] = f(lanes[i]);
-    return Load(D(), lanes);
-}
-
-/// c[0] + c[1] x + c[2] x^2 + ...
-template <std::size_t N>
-HWY_INLINE V polynomial(V x, const float (&c)[N]) {
-    auto sum = constant(c[N - 1]);
-    for (std::size_t i = N - 1; i > 0; --i)
-        sum = MulAdd(sum, x, constant(c[i - 1]));
-    return sum;
-}
-
-/// |x|, or `most` where it is larger. NaN stays NaN.
-HWY_INLINE V bounded_magnitude(V x, double most) {
-    const auto magnitude = Abs(x);
-    return IfThenElse(Gt(magnitude, constant(most)), constant(most), magnitude);
-}
-
-// The float approximations below are weighted minimax fits of the relative error in double precision (linear least
-// squares, weights by Lawson's algorithm; rational ones linearised), then rounded to float. Figures in ulp are the
-// largest error found over every float from 2^-14 to 16.
-
-/// gauss = exp(-x^2 / 2); result Phi(-b), b = |x|: gauss p(b) / q(b), where p / q fits Phi(-b) exp(b^2 / 2) on
-/// [0, 13.3] to 5.0e-9. All coefficients are positive: nothing cancels. Where b > 14 both results are 0.
-HWY_INLINE V normal_tail(V x, V& gauss) {
-    static constexpr float kP[] = {0.500000002f, 0.435685769f, 0.181306343f, 0.0399840295f, 0.00402016846f};
-    static constexpr float kQ[] = {1.0f, 1.66925646f, 1.19448251f, 0.464379233f, 0.10023248f, 0.0100769247f};
-    const auto b = bounded_magnitude(x, 14);
-    gauss = exp_of(D(), Mul(constant(-0.5), Mul(b, b)));
-    return Div(Mul(gauss, polynomial(b, kP)), polynomial(b, kQ));
-}
-
-/// Phi(x), the normal distribution, and its density. float: the absolute error is below 1e-7; in the negative tail the
-/// relative error grows with x^2 (the rounding of the exponent) to 4e-6 at x = -10.
-HWY_INLINE void normal_distribution(V x, V& phi, V& density) {
-    V gauss;
-    if constexpr (std::is_same_v<real, double>) {
-        gauss = exp_of(D(), Mul(constant(-0.5), Mul(x, x)));
-        phi = each_lane(x, [](real lane) { return 0.5 * std::erfc(-0.70710678118654752440 * lane); });
-    } else {
-        const auto tail = normal_tail(x, gauss);
-        phi = IfThenElse(Lt(x, Zero(D())), tail, Sub(constant(1), tail));
-    }
-    density = Mul(gauss, constant(0.39894228040143267794));
-}
-
-/// float: 2.2 ulp. double: the C library's.
-HWY_INLINE V error_function(V x) {
-    if constexpr (std::is_same_v<real, double>) {
-        return each_lane(x, [](real lane) { return std::erf(lane); });
-    } else {
-        // erf(x) = x + x p(x^2) on [0, 0.8], to 3.0e-9; beyond, 1 - 2 Phi(-sqrt(2) |x|).
-        static constexpr float kP[] = {0.128379164f,   -0.376126014f,  0.112831128f,
-                                       -0.0268208067f, 0.00508513046f, -0.000653523617f};
-        V gauss;
-        const auto tail = normal_tail(Mul(x, constant(1.41421356237309504880)), gauss);
-        const auto far = CopySign(NegMulAdd(constant(2), tail, constant(1)), x);
-        const auto near = MulAdd(x, polynomial(Mul(x, x), kP), x);
-        return IfThenElse(Lt(Abs(x), constant(0.8)), near, far);
-    }
-}
-
-/// float: 1.6 ulp. double: Highway's, 4 ulp.
-HWY_INLINE V hyperbolic_tangent(V x) {
-    if constexpr (std::is_same_v<real, double>) {
-        return hwy::HWY_NAMESPACE::Tanh(D(), x);
-    } else {
-        // tanh(x) = x + x^3 p(x^2) on [0, 0.55], to 1.0e-9; beyond, (1 - e) / (1 + e) with e = exp(-2 |x|).
-        static constexpr float kP[] = {-0.333333176f, 0.133325861f, -0.0538523099f, 0.021071679f, -0.00627423944f};
-        const auto one = constant(1);
-        const auto e = exp_of(D(), Mul(constant(-2), Abs(x)));
-        const auto far = CopySign(Div(Sub(one, e), Add(one, e)), x);
-        const auto t = Mul(x, x);
-        const auto near = MulAdd(Mul(x, t), polynomial(t, kP), x);
-        return IfThenElse(Lt(Abs(x), constant(0.55)), near, far);
-    }
-}
-
-/// sigmoid(v) and its derivative.
-HWY_INLINE void logistic(V v, V& value, V& slope) {
-    const D d;
-    const auto e = exp_of(d, Neg(Abs(v)));
-    const auto one = constant(1);
-    const auto r = Div(one, Add(one, e));
-    value = Mul(r, IfThenElse(Lt(v, Zero(d)), e, one));
-    slope = Mul(Mul(e, r), r);
-}
 
 struct Identity {
     HWY_INLINE V value(V x) const { return x; }
@@ -207,20 +105,41 @@ struct Sigmoid {
     }
 };
 
-/// tanh(x) = 2 sigmoid(2x) - 1, hence the slope 4 sigmoid'(2x).
 struct Tanh {
-    HWY_INLINE V value(V x) const { return hyperbolic_tangent(x); }
-    HWY_INLINE V slope(V x) const { return Mul(constant(4), Sigmoid().slope(Add(x, x))); }
+    HWY_INLINE V value(V x) const {
+        V slope;
+        return hyperbolic_tangent(x, slope);
+    }
+    HWY_INLINE V slope(V x) const {
+        V slope;
+        hyperbolic_tangent(x, slope);
+        return slope;
+    }
 };
 
 struct Erf {
-    HWY_INLINE V value(V x) const { return error_function(x); }
-    HWY_INLINE V slope(V x) const { return Mul(exp_of(D(), Neg(Mul(x, x))), constant(1.12837916709551257390)); }
+    HWY_INLINE V value(V x) const {
+        V slope;
+        return error_function(x, slope);
+    }
+    HWY_INLINE V slope(V x) const {
+        V slope;
+        error_function(x, slope);
+        return slope;
+    }
 };
 
 struct Exponential {
     HWY_INLINE V value(V x) const { return exp_of(D(), x); }
     HWY_INLINE V slope(V x) const { return exp_of(D(), x); }
+};
+
+/// cap tanh(x / cap).
+struct SoftCap {
+    V cap, inverse;
+    explicit HWY_INLINE SoftCap(real limit) : cap(Set(D(), limit)), inverse(Set(D(), 1 / limit)) {}
+    HWY_INLINE V value(V x) const { return Mul(cap, Tanh().value(Mul(x, inverse))); }
+    HWY_INLINE V slope(V x) const { return Tanh().slope(Mul(x, inverse)); }
 };
 
 /// body(f), f the struct of `kind`.
@@ -240,22 +159,33 @@ HWY_INLINE void with_function(Activation kind, Body&& body) {
     }
 }
 
-void forward(Activation kind, real* y, const real* x, std::int64_t n) {
+template <class F>
+HWY_INLINE void forward_by(F f, real* y, const real* x, std::int64_t n) {
     const D d;
-    with_function(kind, [=](auto f) HWY_ATTR {
-        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            at.store(f.value(at.load(d, x + i)), d, y + i);
-        });
+    for_vectors(d, n,
+                [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA { at.store(f.value(at.load(d, x + i)), d, y + i); });
+}
+
+template <class F>
+HWY_INLINE void backward_by(F f, Grad dx, const real* dy, const real* x, std::int64_t n) {
+    const D d;
+    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        put(at, d, dx, i, Mul(at.load(d, dy + i), f.slope(at.load(d, x + i))));
     });
 }
 
+void forward(Activation kind, real* y, const real* x, std::int64_t n) {
+    with_function(kind, [=](auto f) HWY_ATTR { forward_by(f, y, x, n); });
+}
+
 void backward(Activation kind, Grad dx, const real* dy, const real* x, std::int64_t n) {
-    const D d;
-    with_function(kind, [=](auto f) HWY_ATTR {
-        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            put(at, d, dx, i, Mul(at.load(d, dy + i), f.slope(at.load(d, x + i))));
-        });
-    });
+    with_function(kind, [=](auto f) HWY_ATTR { backward_by(f, dx, dy, x, n); });
+}
+
+void softcap(real* y, const real* x, real cap, std::int64_t n) { forward_by(SoftCap(cap), y, x, n); }
+
+void softcap_gradient(Grad dx, const real* dy, const real* x, real cap, std::int64_t n) {
+    backward_by(SoftCap(cap), dx, dy, x, n);
 }
 
 void bias_rows(Activation kind, real* y, real* pre, const real* x, const real* bias, std::int64_t rows,
@@ -316,6 +246,8 @@ namespace {
 
 HWY_EXPORT(forward);
 HWY_EXPORT(backward);
+HWY_EXPORT(softcap);
+HWY_EXPORT(softcap_gradient);
 HWY_EXPORT(bias_rows);
 HWY_EXPORT(gate_rows);
 HWY_EXPORT(gate_backward_rows);
@@ -338,6 +270,18 @@ void activation_backward(Activation kind, Grad dx, const real* dy, const real* x
 
 void activation_forward_range(Activation kind, real* y, const real* x, std::int64_t n) {
     HWY_DYNAMIC_DISPATCH(forward)(kind, y, x, n);
+}
+
+void softcap_forward(real* y, const real* x, real cap, std::int64_t n) {
+    parallel_ranges(n, kGrain, [=](std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(softcap)(y + begin, x + begin, cap, end - begin);
+    });
+}
+
+void softcap_backward(Grad dx, const real* dy, const real* x, real cap, std::int64_t n) {
+    parallel_ranges(n, kGrain, [=](std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(softcap_gradient)({dx.data + begin, dx.add}, dy + begin, x + begin, cap, end - begin);
+    });
 }
 
 void bias_activation_rows(Activation kind, real* y, real* pre, const real* x, const real* bias, std::int64_t rows,

@@ -6,6 +6,7 @@
 
 #include "ballast/base/arena.h"
 #include "ballast/base/parallel.h"
+#include "ballast/kernels/activation.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/softmax.h"
 
@@ -29,13 +30,16 @@ HeadView head_view(const real* qkv, const AttentionShape& s, std::int64_t batch,
             row + (s.heads + s.kv_heads + kv_head) * s.head_width};
 }
 
-/// logits[rows, keys] of queries begin.. against keys 0..keys, scaled, with the positional bias, not yet masked.
-void block_logits(real* logits, const HeadView& view, const AttentionShape& s, std::int64_t begin, std::int64_t rows,
-                  std::int64_t keys, double slope) {
+/// logits[rows, keys] of queries begin.. against keys 0..keys, scaled, capped, with the positional bias, not yet
+/// masked. With a cap, `uncapped` receives them as they were before it, unless it is null.
+void block_logits(real* logits, real* uncapped, const HeadView& view, const AttentionShape& s, std::int64_t begin,
+                  std::int64_t rows, std::int64_t keys, double slope) {
     const real scale = 1 / std::sqrt(static_cast<real>(s.head_width));
     const std::int64_t stride = s.packed_width();
-    gemm_in_task(rows, keys, s.head_width, scale, {view.q + begin * stride, stride}, {view.k, stride, true}, 0, logits,
-                 keys);
+    real* const products = uncapped != nullptr ? uncapped : logits;
+    gemm_in_task(rows, keys, s.head_width, scale, {view.q + begin * stride, stride}, {view.k, stride, true}, 0,
+                 products, keys);
+    if (s.logit_softcap > 0) softcap_forward(logits, products, static_cast<real>(s.logit_softcap), rows * keys);
     if (slope == 0) return;
     for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t j = 0; j <= begin + r; ++j)
@@ -70,7 +74,7 @@ void attention_forward(real* out, real* log_z, const real* qkv, const AttentionS
         const Arena::Mark mark(scratch);
         real* p = scratch.allocate<real>(rows * keys);
         auto* sums = scratch.allocate<real>(rows);
-        block_logits(p, view, s, begin, rows, keys, slope_of(s, head));
+        block_logits(p, nullptr, view, s, begin, rows, keys, slope_of(s, head));
         for (std::int64_t r = 0; r < rows; ++r) {
             real* row = p + r * keys;
             const std::int64_t visible = begin + r + 1;
@@ -108,6 +112,7 @@ void attention_backward(Grad dqkv, const real* dout, const real* out, const real
         const Arena::Mark mark(scratch);
         real* p = scratch.allocate<real>(kQueryBlock * s.time);
         real* ds = scratch.allocate<real>(kQueryBlock * s.time);
+        real* uncapped = s.logit_softcap > 0 ? scratch.allocate<real>(kQueryBlock * s.time) : nullptr;
 
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const HeadView view = head_view(qkv, s, batch, head);
@@ -123,7 +128,7 @@ void attention_backward(Grad dqkv, const real* dout, const real* out, const real
                 const std::int64_t out_offset = (batch * s.time + begin) * out_stride + head * s.head_width;
                 const MatrixRef d_o{dout + out_offset, out_stride};
 
-                block_logits(p, view, s, begin, rows, keys, slope);
+                block_logits(p, uncapped, view, s, begin, rows, keys, slope);
                 gemm_in_task(rows, keys, s.head_width, 1, d_o, {view.v, stride, true}, 0, ds, keys);
                 for (std::int64_t r = 0; r < rows; ++r) {
                     const std::int64_t visible = begin + r + 1;
@@ -131,8 +136,12 @@ void attention_backward(Grad dqkv, const real* dout, const real* out, const real
                     std::fill(p + r * keys + visible, p + (r + 1) * keys, real{0});
                     const real delta =
                         dot_row(dout + out_offset + r * out_stride, out + out_offset + r * out_stride, s.head_width);
-                    softmax_backward_row(ds + r * keys, p + r * keys, ds + r * keys, delta, scale, visible);
-                    std::fill(ds + r * keys + visible, ds + (r + 1) * keys, real{0});
+                    real* const ds_row = ds + r * keys;
+                    softmax_backward_row(ds_row, p + r * keys, ds_row, delta, scale, visible);
+                    if (uncapped != nullptr)
+                        softcap_backward({ds_row, false}, ds_row, uncapped + r * keys,
+                                         static_cast<real>(s.logit_softcap), visible);
+                    std::fill(ds_row + visible, ds_row + keys, real{0});
                 }
                 gemm_in_task(rows, s.head_width, keys, 1, {ds, keys}, {view.k, stride}, beta,
                              drow + begin * stride + head * s.head_width, stride);

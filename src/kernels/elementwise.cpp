@@ -37,6 +37,11 @@ void add_scaled_range(Grad target, real a, const real* x, std::int64_t n) {
     });
 }
 
+void put_range(Grad target, const real* x, std::int64_t n) {
+    const D d;
+    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA { put(at, d, target, i, at.load(d, x + i)); });
+}
+
 /// target (+)= sum of `rows` rows, `stride` apart, over `columns` columns. Four rows at a time, so that the sums go
 /// through the first-level cache a quarter as often.
 void sum_rows(Grad target, const real* x, std::int64_t rows, std::int64_t stride, std::int64_t columns) {
@@ -88,6 +93,7 @@ namespace {
 
 HWY_EXPORT(axpby_range);
 HWY_EXPORT(add_scaled_range);
+HWY_EXPORT(put_range);
 HWY_EXPORT(sum_rows);
 HWY_EXPORT(squares_range);
 HWY_EXPORT(finite_range);
@@ -112,7 +118,16 @@ void add_scaled(Grad target, real a, const real* x, std::int64_t n) {
     });
 }
 
-void column_sums(Grad dbias, const real* dy, std::int64_t rows, std::int64_t width) {
+void put_rows(Grad target, std::int64_t target_stride, const real* x, std::int64_t x_stride, std::int64_t rows,
+              std::int64_t columns) {
+    parallel_ranges(rows, rows_per_task(columns), [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row)
+            HWY_DYNAMIC_DISPATCH(put_range)({target.data + row * target_stride, target.add}, x + row * x_stride,
+                                            columns);
+    });
+}
+
+void column_sums(Grad dbias, const real* dy, std::int64_t rows, std::int64_t width, std::int64_t stride) {
     // Strips of columns are enough tasks where the matrix is wide. Where it is narrow, groups of rows multiply them;
     // their sums, at most kTasks * kStrip numbers, are added at the end.
     constexpr std::int64_t kStrip = 1024, kTasks = 16, kFewestRows = 256;
@@ -126,7 +141,7 @@ void column_sums(Grad dbias, const real* dy, std::int64_t rows, std::int64_t wid
         const std::int64_t begin = std::min(group * grain, rows), end = std::min(begin + grain, rows);
         const Grad target = groups == 1 ? Grad{dbias.data + column, dbias.add}
                                         : Grad{partials.data() + group * strips * kStrip + column, false};
-        HWY_DYNAMIC_DISPATCH(sum_rows)(target, dy + begin * width + column, end - begin, width,
+        HWY_DYNAMIC_DISPATCH(sum_rows)(target, dy + begin * stride + column, end - begin, stride,
                                        std::min(kStrip, width - column));
     });
     if (groups > 1) HWY_DYNAMIC_DISPATCH(sum_rows)(dbias, partials.data(), groups, strips * kStrip, width);

@@ -1,4 +1,4 @@
-// Layer and RMS normalization. A row is read from memory once and then worked on in the first-level cache.
+// Layer, RMS and scale normalization. A row is read from memory once and then worked on in the first-level cache.
 //
 // Forward, layer norm: one sweep for the sum, one for the sums of d = x - m and d^2, m the rounded mean; mean(d) is
 // what the rounding of m left out, and x - mean = (x - m) - mean(d) keeps the digits of a small deviation on a large
@@ -7,14 +7,17 @@
 // Backward: with xhat the normalized row and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)) (RMS norm: no
 // mean(g)). Both norms share the code: RMS norm is the case without a mean. The sweep that takes the means also adds
 // the row to the sums for gain and bias, which go to one partial buffer per group of rows.
+//
+// Scale norm is worked out as x over its RMS: the length of a long row leaves the range of `real` before its RMS does.
 
 #include "ballast/kernels/norm.h"
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "ballast/base/parallel.h"
+#include "moments.h"
+#include "row_sums.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/norm.cpp"
@@ -28,47 +31,6 @@ namespace HWY_NAMESPACE {
 namespace {
 
 using D = ScalableTag<real>;
-
-/// A mean square below this may have lost terms to underflow; one above, or not finite, may have overflowed.
-constexpr real kSmallestMeanSquare = std::numeric_limits<real>::min() * real(1e12);
-
-HWY_INLINE bool in_range(real mean_square) {
-    return mean_square > kSmallestMeanSquare && mean_square < std::numeric_limits<real>::infinity();
-}
-
-/// A row of partial sums, rounded up to whole vectors of any instruction set (at most 2048 bits).
-constexpr std::int64_t padded_width(std::int64_t width) { return (width + 63) / 64 * 64; }
-
-struct Moments {
-    double mean;
-    double rstd;
-};
-
-/// Mean (0 unless asked for) and 1/sqrt(variance + eps) of a row whose squares are out of range: in double, scaled by
-/// the largest element. A row with a NaN or infinity gets NaNs.
-HWY_NOINLINE Moments scaled_moments(const real* x, std::int64_t n, real eps, bool centered) {
-    double scale = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-        if (!std::isfinite(x[i])) return {std::nan(""), std::nan("")};
-        scale = std::max(scale, std::abs(static_cast<double>(x[i])));
-    }
-    if (scale == 0) return {0.0, 1.0 / std::sqrt(static_cast<double>(eps))};
-    double mean = 0;
-    // The second round adds what the rounding of the first left out; it makes the mean of equal elements exact.
-    for (int round = 0; centered && round < 2; ++round) {
-        double sum = 0;
-        for (std::int64_t i = 0; i < n; ++i)
-            sum += x[i] / scale - mean;
-        mean += sum / static_cast<double>(n);
-    }
-    double squares = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-        const double deviation = x[i] / scale - mean;
-        squares += deviation * deviation;
-    }
-    const double deviation = scale * std::sqrt(squares / static_cast<double>(n));
-    return {scale * mean, 1.0 / std::hypot(deviation, std::sqrt(static_cast<double>(eps)))};
-}
 
 /// stats: mean, its correction, rstd.
 HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width, real eps) {
@@ -92,10 +54,10 @@ HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width
         stats[1] = correction;
         stats[2] = 1 / std::sqrt(mean_square);
     } else {
-        const Moments exact = scaled_moments(x, width, eps, true);
+        const Moments exact = scaled_moments(x, width, 1, true);
         stats[0] = static_cast<real>(exact.mean);
         stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
-        stats[2] = static_cast<real>(exact.rstd);
+        stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
     }
 }
 
@@ -113,33 +75,61 @@ void layernorm_rows(real* y, real* stats, const real* x, const real* gain, const
     }
 }
 
-void rmsnorm_rows(real* y, real* rstds, const real* x, const real* gain, std::int64_t rows, std::int64_t width,
-                  real eps) {
+/// Mean of the squares of n elements.
+HWY_INLINE real mean_square_of(const real* x, std::int64_t n) {
+    const D d;
+    const real squares = one_sum(d, n, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+        const auto v = at.load(d, x + i);
+        sum = MulAdd(v, v, sum);
+    });
+    return squares / static_cast<real>(n);
+}
+
+/// gain[i] + offset, or 1 without a gain.
+template <class Access>
+HWY_INLINE Vec<D> offset_gain(Access at, const real* gain, real offset, std::int64_t i) {
+    const D d;
+    return Add(load_or(at, d, gain, i, Set(d, 1 - offset)), Set(d, offset));
+}
+
+void rmsnorm_rows(real* y, real* rstds, const real* x, const real* gain, real gain_offset, std::int64_t rows,
+                  std::int64_t width, std::int64_t features, real eps) {
     const D d;
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real squares = one_sum(d, width, [&](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-            const auto v = at.load(d, x + i);
-            sum = MulAdd(v, v, sum);
-        });
-        const real mean_square = squares / static_cast<real>(width) + eps;
-        rstds[row] = in_range(mean_square) ? 1 / std::sqrt(mean_square)
-                                           : static_cast<real>(scaled_moments(x, width, eps, false).rstd);
+        const real mean_square = mean_square_of(x, features) + eps;
+        rstds[row] = in_range(mean_square)
+                         ? 1 / std::sqrt(mean_square)
+                         : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
+                                                            std::sqrt(static_cast<double>(eps))));
         const auto rstd = Set(d, rstds[row]);
         for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto xhat = Mul(at.load(d, x + i), rstd);
-            at.store(Mul(xhat, load_or(at, d, gain, i, Set(d, real(1)))), d, y + i);
+            at.store(Mul(Mul(at.load(d, x + i), rstd), offset_gain(at, gain, gain_offset, i)), d, y + i);
         });
     }
 }
 
-/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null; they have room for a whole last vector
-/// (storing part of a vector and loading it with the next row would stall). kCentered: layer norm, stats as it
-/// saves them; otherwise RMS norm, stats is rstd.
+void scalenorm_rows(real* y, real* rstds, const real* x, real factor, std::int64_t rows, std::int64_t width,
+                    double smallest_rms) {
+    const D d;
+    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
+        const real mean_square = mean_square_of(x, width);
+        const double rms = in_range(mean_square) ? std::sqrt(static_cast<double>(mean_square))
+                                                 : scaled_moments(x, width, 1, false).deviation;
+        rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
+        const auto rstd = Set(d, rstds[row]), g = Set(d, factor);
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.store(Mul(Mul(at.load(d, x + i), rstd), g), d, y + i);
+        });
+    }
+}
+
+/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. kCentered: layer norm, stats as it
+/// saves them; otherwise RMS norm of the first `features` elements, stats is rstd.
 template <bool kCentered>
 HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real* dy, const real* x, const real* gain,
-                                   const real* stats, std::int64_t rows, std::int64_t width) {
+                                   real gain_offset, const real* stats, std::int64_t rows, std::int64_t width,
+                                   std::int64_t features) {
     const D d;
-    const auto one = Set(d, real(1));
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += kCentered ? kLayerNormStats : 1) {
@@ -150,12 +140,15 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
             const auto v = at.load(d, x + i);
             return Mul(kCentered ? Sub(Sub(v, mean), correction) : v, rstd);
         };
+        const auto gained = [&](auto at, Vec<D> v, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            return Mul(v, kCentered ? load_or(at, d, gain, i, Set(d, real(1))) : offset_gain(at, gain, gain_offset, i));
+        };
         real g_sum = 0, gx_sum = 0;
         two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
             // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
             const auto xhat = at.keep(d, normalized(at, i), Zero(d));
             const auto v = at.load(d, dy + i);
-            const auto g = Mul(v, load_or(at, d, gain, i, one));
+            const auto g = gained(at, v, i);
             s = Add(s, g);
             sx = MulAdd(g, xhat, sx);
             if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
@@ -163,34 +156,51 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
         });
         if (!dx) continue;
         const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
-        const auto gx_mean = Set(d, gx_sum / static_cast<real>(width));
-        for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto g = Mul(at.load(d, dy + i), load_or(at, d, gain, i, one));
+        const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
+        for_vectors(d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto g = gained(at, at.load(d, dy + i), i);
             const auto centered = kCentered ? Sub(g, g_mean) : g;
             put(at, d, dx, row * width + i, Mul(NegMulAdd(normalized(at, i), gx_mean, centered), rstd));
+        });
+        for_vectors(d, width - features, [&](auto at, std::int64_t k) BALLAST_INLINE_LAMBDA {
+            const std::int64_t i = features + k;
+            put(at, d, dx, row * width + i, Mul(gained(at, at.load(d, dy + i), i), rstd));
         });
     }
 }
 
 void layernorm_backward_rows(Grad dx, real* dgain, real* dbias, const real* dy, const real* x, const real* gain,
                              const real* stats, std::int64_t rows, std::int64_t width) {
-    norm_backward_rows<true>(dx, dgain, dbias, dy, x, gain, stats, rows, width);
+    norm_backward_rows<true>(dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
 }
 
-void rmsnorm_backward_rows(Grad dx, real* dgain, const real* dy, const real* x, const real* gain, const real* rstd,
-                           std::int64_t rows, std::int64_t width) {
-    norm_backward_rows<false>(dx, dgain, nullptr, dy, x, gain, rstd, rows, width);
+void rmsnorm_backward_rows(Grad dx, real* dgain, const real* dy, const real* x, const real* gain, real gain_offset,
+                           const real* rstd, std::int64_t rows, std::int64_t width, std::int64_t features) {
+    norm_backward_rows<false>(dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
 }
 
-/// target (+)= sum of `count` partial buffers, `stride` apart, over n columns.
-void add_partials(Grad target, const real* partials, std::int64_t count, std::int64_t stride, std::int64_t n) {
+/// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
+/// is not above the least. Returns the sum of dy xhat over all rows.
+double scalenorm_backward_rows(Grad dx, const real* dy, const real* x, real factor, const real* rstds,
+                               std::int64_t rows, std::int64_t width, real largest_rstd) {
     const D d;
-    for_vectors(d, n, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-        auto sum = at.load(d, partials + i);
-        for (std::int64_t k = 1; k < count; ++k)
-            sum = Add(sum, at.load(d, partials + k * stride + i));
-        put(at, d, target, i, sum);
-    });
+    double total = 0;
+    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width) {
+        const auto rstd = Set(d, rstds[row]);
+        const real sum = one_sum(d, width, [=](auto at, std::int64_t i, auto& s) BALLAST_INLINE_LAMBDA {
+            const auto xhat = at.keep(d, Mul(at.load(d, x + i), rstd), Zero(d));
+            s = MulAdd(at.load(d, dy + i), xhat, s);
+        });
+        total += static_cast<double>(sum);
+        if (!dx) continue;
+        const auto mean = Set(d, rstds[row] >= largest_rstd ? real(0) : sum / static_cast<real>(width));
+        const auto scale = Set(d, factor * rstds[row]);
+        for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto xhat = Mul(at.load(d, x + i), rstd);
+            put(at, d, dx, row * width + i, Mul(NegMulAdd(xhat, mean, at.load(d, dy + i)), scale));
+        });
+    }
+    return total;
 }
 
 } // namespace
@@ -203,44 +213,20 @@ namespace ballast::inline BALLAST_PRECISION {
 namespace {
 
 HWY_EXPORT(layernorm_rows);
-HWY_EXPORT(rmsnorm_rows);
 HWY_EXPORT(layernorm_backward_rows);
+HWY_EXPORT(rmsnorm_rows);
 HWY_EXPORT(rmsnorm_backward_rows);
-HWY_EXPORT(add_partials);
+HWY_EXPORT(scalenorm_rows);
+HWY_EXPORT(scalenorm_backward_rows);
 
-Grad offset(Grad grad, std::int64_t by) { return grad ? Grad{grad.data + by, grad.add} : grad; }
-
-/// Groups of rows for the sums over rows: at least 16 rows in each, so that writing and adding the partial sums stays
-/// small beside reading the rows, and at most 64 groups.
-std::int64_t rows_per_group(std::int64_t rows, std::int64_t width) {
-    return std::max({rows_per_task(width), std::int64_t{16}, (rows + 63) / 64});
+/// The least RMS of a row by which scalenorm divides.
+double smallest_rms(real eps, std::int64_t width) {
+    return static_cast<double>(eps) / std::sqrt(static_cast<double>(width));
 }
 
-/// Calls body(begin, end, sums) for every group of rows, then adds up what the groups left in their partial buffers:
-/// `sums` has, for each of the targets, this group's buffer, or null where there is no target.
-template <std::size_t N, class Body>
-void sum_over_rows(const Grad (&targets)[N], std::int64_t rows, std::int64_t width, Arena& scratch, Body&& body) {
-    const Arena::Mark mark(scratch);
-    const std::int64_t grain = rows_per_group(rows, width);
-    const std::int64_t groups = (rows + grain - 1) / grain;
-    const std::int64_t stride = HWY_STATIC_DISPATCH(padded_width)(width);
-    real* partials[N];
-    for (std::size_t k = 0; k < N; ++k)
-        partials[k] = targets[k] ? scratch.allocate<real>(groups * stride) : nullptr;
-    parallel_ranges(rows, grain, [&](std::int64_t begin, std::int64_t end) {
-        real* sums[N];
-        for (std::size_t k = 0; k < N; ++k)
-            sums[k] = partials[k] != nullptr ? partials[k] + begin / grain * stride : nullptr;
-        body(begin, end, sums);
-    });
-    constexpr std::int64_t kColumns = 1024;
-    for (std::size_t k = 0; k < N; ++k) {
-        if (!targets[k]) continue;
-        parallel_ranges(width, kColumns, [&](std::int64_t begin, std::int64_t end) {
-            HWY_DYNAMIC_DISPATCH(add_partials)(offset(targets[k], begin), partials[k] + begin, groups, stride,
-                                               end - begin);
-        });
-    }
+/// The gain of rows that are divided by their RMS rather than by their length.
+real rms_factor(real gain, std::int64_t width) {
+    return static_cast<real>(static_cast<double>(gain) / std::sqrt(static_cast<double>(width)));
 }
 
 } // namespace
@@ -255,27 +241,64 @@ void layernorm_forward(real* y, real* stats, const real* x, const real* gain, co
 
 void layernorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const real* x, const real* gain,
                         const real* stats, std::int64_t rows, std::int64_t width, Arena& scratch) {
-    sum_over_rows({dgain, dbias}, rows, width, scratch, [=](std::int64_t begin, std::int64_t end, real* const* sums) {
-        HWY_DYNAMIC_DISPATCH(layernorm_backward_rows)(offset(dx, begin * width), sums[0], sums[1], dy + begin * width,
-                                                      x + begin * width, gain, stats + begin * kLayerNormStats,
-                                                      end - begin, width);
-    });
+    sum_over_rows({dgain, dbias}, rows, width, scratch,
+                  [=](std::int64_t, std::int64_t begin, std::int64_t end, real* const* sums) {
+                      HWY_DYNAMIC_DISPATCH(layernorm_backward_rows)(
+                          offset(dx, begin * width), sums[0], sums[1], dy + begin * width, x + begin * width, gain,
+                          stats + begin * kLayerNormStats, end - begin, width);
+                  });
+}
+
+std::int64_t rms_features(double partial, std::int64_t width) {
+    const double features = partial * static_cast<double>(width);
+    return std::clamp<std::int64_t>(static_cast<std::int64_t>(std::ceil(features * (1 - 1e-12))), 1, width);
 }
 
 void rmsnorm_forward(real* y, real* rstd, const real* x, const real* gain, std::int64_t rows, std::int64_t width,
-                     real eps) {
+                     real eps, const RmsNormOptions& options) {
+    const std::int64_t features = rms_features(options.partial, width);
+    const real gain_offset = options.unit_offset ? 1 : 0;
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(rmsnorm_rows)(y + begin * width, rstd + begin, x + begin * width, gain, end - begin, width,
-                                           eps);
+        HWY_DYNAMIC_DISPATCH(rmsnorm_rows)(y + begin * width, rstd + begin, x + begin * width, gain, gain_offset,
+                                           end - begin, width, features, eps);
     });
 }
 
 void rmsnorm_backward(Grad dx, Grad dgain, const real* dy, const real* x, const real* gain, const real* rstd,
-                      std::int64_t rows, std::int64_t width, Arena& scratch) {
-    sum_over_rows({dgain}, rows, width, scratch, [=](std::int64_t begin, std::int64_t end, real* const* sums) {
-        HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(offset(dx, begin * width), sums[0], dy + begin * width,
-                                                    x + begin * width, gain, rstd + begin, end - begin, width);
+                      std::int64_t rows, std::int64_t width, Arena& scratch, const RmsNormOptions& options) {
+    const std::int64_t features = rms_features(options.partial, width);
+    const real gain_offset = options.unit_offset ? 1 : 0;
+    sum_over_rows(
+        {dgain}, rows, width, scratch, [=](std::int64_t, std::int64_t begin, std::int64_t end, real* const* sums) {
+            HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(offset(dx, begin * width), sums[0], dy + begin * width,
+                                                        x + begin * width, gain, gain_offset, rstd + begin, end - begin,
+                                                        width, features);
+        });
+}
+
+void scalenorm_forward(real* y, real* rstd, const real* x, real gain, std::int64_t rows, std::int64_t width, real eps) {
+    const real factor = rms_factor(gain, width);
+    const double least = smallest_rms(eps, width);
+    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(scalenorm_rows)(y + begin * width, rstd + begin, x + begin * width, factor, end - begin,
+                                             width, least);
     });
+}
+
+void scalenorm_backward(Grad dx, Grad dgain, const real* dy, const real* x, real gain, const real* rstd,
+                        std::int64_t rows, std::int64_t width, real eps, Arena& scratch) {
+    const Arena::Mark mark(scratch);
+    const std::int64_t groups = row_groups(rows, width);
+    auto* sums = scratch.allocate<double>(groups);
+    const real factor = rms_factor(gain, width);
+    const real largest_rstd = static_cast<real>(1 / smallest_rms(eps, width));
+    for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
+        const double sum = HWY_DYNAMIC_DISPATCH(scalenorm_backward_rows)(offset(dx, begin * width), dy + begin * width,
+                                                                         x + begin * width, factor, rstd + begin,
+                                                                         end - begin, width, largest_rstd);
+        sums[group] = sum / std::sqrt(static_cast<double>(width));
+    });
+    add_in_order(dgain, sums, groups);
 }
 
 } // namespace ballast::inline BALLAST_PRECISION

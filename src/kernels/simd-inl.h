@@ -134,7 +134,12 @@ HWY_INLINE TFromD<D> one_sum(D d, std::int64_t n, Body&& body) {
 /// target[i] (+)= v. Memory that is only written is not read: it may hold NaNs from the step before.
 template <class Access, class D>
 HWY_INLINE void put(Access at, D d, Grad target, std::int64_t i, Vec<D> v) {
-    at.store(target.add ? Add(at.load(d, target.data + i), v) : v, d, target.data + i);
+    // Not one store of a ?: of two vectors: GCC 12 makes that a masked addition for AVX-512, and where the mask is
+    // spilled (Gelu in double) adds in the first lane alone.
+    if (target.add)
+        at.store(Add(at.load(d, target.data + i), v), d, target.data + i);
+    else
+        at.store(v, d, target.data + i);
 }
 
 /// Loads optional[i], or `otherwise` when the array is null.

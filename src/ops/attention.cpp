@@ -43,6 +43,9 @@ std::vector<OpSample> samples() {
         {"multi-head", {{10, 24}}, AttentionShape{2, 5, 4, 4, 2}},
         {"grouped-query", {{8, 24}}, AttentionShape{2, 4, 4, 2, 3}},
         {"multi-query, ALiBi", {{12, 10}}, AttentionShape{2, 6, 3, 1, 2, true}},
+        {"capped", {{10, 18}}, AttentionShape{2, 5, 4, 1, 3, false, 0.4}},
+        {"capped, ALiBi", {{9, 24}}, AttentionShape{1, 9, 4, 4, 2, true, 0.6}},
+        {"capped, more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2, false, 0.5}},
         {"one token", {{2, 6}}, AttentionShape{2, 1, 1, 1, 2}},
         {"more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2}},
     };

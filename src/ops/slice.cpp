@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include "ballast/base/parallel.h"
+#include "ballast/kernels/elementwise.h"
 #include "ballast/ops/ops.h"
 
 namespace ballast::inline BALLAST_PRECISION::ops {
@@ -17,8 +19,7 @@ Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
 void forward(const ForwardCall& call) {
     const auto w = call.attributes.as<Window>();
     const std::int64_t width = call.inputs[0].shape[1];
-    for (std::int64_t row = 0; row < w.rows; ++row)
-        std::copy_n(call.inputs[0].data + (w.row + row) * width + w.column, w.columns, call.output + row * w.columns);
+    put_rows({call.output, false}, w.columns, call.inputs[0].data + w.row * width + w.column, width, w.rows, w.columns);
 }
 
 void backward(const BackwardCall& call) {
@@ -26,10 +27,11 @@ void backward(const BackwardCall& call) {
     if (!grad) return;
     const auto w = call.attributes.as<Window>();
     const Shape& x = call.inputs[0].shape;
-    if (!grad.add) std::fill_n(grad.data, x.elements(), real{0});
-    for (std::int64_t row = 0; row < w.rows; ++row)
-        for (std::int64_t i = 0; i < w.columns; ++i)
-            grad.data[(w.row + row) * x[1] + w.column + i] += call.output_grad[row * w.columns + i];
+    if (!grad.add)
+        parallel_ranges(x[0], rows_per_task(x[1]), [&](std::int64_t begin, std::int64_t end) {
+            std::fill_n(grad.data + begin * x[1], (end - begin) * x[1], real{0});
+        });
+    put_rows({grad.data + w.row * x[1] + w.column, grad.add}, x[1], call.output_grad, w.columns, w.rows, w.columns);
 }
 
 std::vector<OpSample> samples() {

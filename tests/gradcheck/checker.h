@@ -241,9 +241,7 @@ inline Report check_op(const OpDef& op, const OpSample& sample, std::span<const 
     plain.values = op_calls::sample_inputs(sample, 1);
     for (std::size_t i = 0; i < sample.inputs.size(); ++i)
         plain.constant.push_back(op_calls::is_constant(sample, i));
-    plain.build = [&](Tape& tape, std::span<const Var> in) {
-        return op_calls::record(tape, op, in, sample.attributes);
-    };
+    plain.build = [&](Tape& tape, std::span<const Var> in) { return tape.record(op, in, sample.attributes); };
     Report report = check(plain, kind);
 
     // Which input stands in the place of each.
@@ -261,15 +259,15 @@ inline Report check_op(const OpDef& op, const OpSample& sample, std::span<const 
             std::vector<Var> inputs;
             for (const std::size_t i : place)
                 inputs.push_back(in[i]);
-            return op_calls::record(tape, op, inputs, sample.attributes);
+            return tape.record(op, inputs, sample.attributes);
         };
         report.add("one value for several inputs", check(same, kind));
     }
 
     Problem shared = plain;
     shared.build = [&](Tape& tape, std::span<const Var> in) {
-        const Var first = op_calls::record(tape, op, in, sample.attributes);
-        const Var second = op_calls::record(tape, op, in, sample.attributes);
+        const Var first = tape.record(op, in, sample.attributes);
+        const Var second = tape.record(op, in, sample.attributes);
         return ops::residual(tape, first, second, 1.25, -0.5);
     };
     report.add("two consumers", check(shared, kind));

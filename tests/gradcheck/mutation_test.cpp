@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ballast/kernels/batchnorm.h"
 #include "ballast/kernels/norm.h"
 #include "ballast/ops/registry.h"
 #include "catch.h"
@@ -88,14 +89,24 @@ void all_or_nothing(const BackwardCall& call) {
     op.backward(call);
 }
 
-/// LayerNorm's backward as if the gain were 1.
-void layernorm_without_gain(const BackwardCall& call) {
+/// A norm's backward as if the gain, its second input, were 1.
+template <const OpDef& op>
+void without_gain(const BackwardCall& call) {
     const Values ones(size_of(call.inputs[1].shape), real{1});
     std::vector<Tensor> inputs(call.inputs.begin(), call.inputs.end());
     inputs[1].data = ones.data();
     BackwardCall inner = call;
     inner.inputs = inputs;
-    ops::layernorm_op.backward(inner);
+    op.backward(inner);
+}
+
+/// One of the inputs, counted from the last, gets no gradient: a learned scalar that stays as it is.
+template <const OpDef& op, std::size_t from_last>
+void forgotten(const BackwardCall& call) {
+    std::vector<Values> gradients = true_gradients(op, call);
+    Values& gradient = gradients[gradients.size() - from_last];
+    std::fill(gradient.begin(), gradient.end(), real{0});
+    deliver(call, gradients);
 }
 
 /// LayerNorm's backward with the statistics taken as constants.
@@ -128,6 +139,31 @@ void rmsnorm_eps_outside(const BackwardCall& call) {
     BackwardCall inner = call;
     inner.saved = rstd.data();
     ops::rmsnorm_op.backward(inner);
+}
+
+/// RMSNorm's backward with other options than its forward had: a partial norm whose gradient covers all features, an
+/// offset that is forgotten.
+void rmsnorm_plain_backward(const BackwardCall& call) {
+    const Shape& x = call.inputs[0].shape;
+    rmsnorm_backward(call.input_grads[0], call.input_grads[1], call.output_grad, call.inputs[0].data,
+                     call.inputs[1].data, call.saved, x.rows(), x.width(), call.scratch);
+}
+
+/// ScaleNorm's backward without the projection: the length taken as a constant.
+void scalenorm_constant_length(const BackwardCall& call) {
+    std::vector<Values> gradients = true_gradients(ops::scalenorm_op, call);
+    const auto width = static_cast<std::size_t>(call.inputs[0].shape.width());
+    for (std::size_t k = 0; k < gradients[0].size(); ++k)
+        gradients[0][k] =
+            *call.inputs[1].data * call.saved[k / width] / std::sqrt(static_cast<double>(width)) * call.output_grad[k];
+    deliver(call, gradients);
+}
+
+/// BatchNorm's backward with the statistics taken as constants, in train mode.
+void batchnorm_constant_statistics(const BackwardCall& call) {
+    const Shape& x = call.inputs[0].shape;
+    batchnorm_backward(call.input_grads[0], call.input_grads[1], call.input_grads[2], call.output_grad,
+                       call.inputs[0].data, call.inputs[1].data, call.saved, true, x.rows(), x.width(), call.scratch);
 }
 
 void transposed_weight_gradient(const BackwardCall& call) {
@@ -220,8 +256,8 @@ TEST_CASE("mistakes that any op can have are found", "[gradcheck]") {
 TEST_CASE("the classic mistakes of norms, linear layers and losses are found", "[gradcheck]") {
     using namespace ops;
     const OpSample norm = sample_called(layernorm_op, "gain, bias, large eps");
-    CHECK(any_failure(report_on(layernorm_op, layernorm_without_gain, norm), "difference: input 0"));
-    CHECK(!any_failure(report_on(layernorm_op, layernorm_without_gain, norm), "difference: input 1"));
+    CHECK(any_failure(report_on(layernorm_op, without_gain<layernorm_op>, norm), "difference: input 0"));
+    CHECK(!any_failure(report_on(layernorm_op, without_gain<layernorm_op>, norm), "difference: input 1"));
     CHECK(any_failure(report_on(layernorm_op, layernorm_constant_statistics, norm), "difference: input 0"));
     CHECK(any_failure(report_on(rmsnorm_op, rmsnorm_eps_outside, sample_called(rmsnorm_op, "gain, large eps")),
                       "difference: input 0"));
@@ -233,6 +269,45 @@ TEST_CASE("the classic mistakes of norms, linear layers and losses are found", "
     CHECK(any_failure(
         report_on(cross_entropy_op, cross_entropy_without_target, sample_called(cross_entropy_op, "scaled, z-loss")),
         "difference"));
+}
+
+TEST_CASE("the mistakes of each kind of norm are found", "[gradcheck]") {
+    struct Mutant {
+        const char* name;
+        const OpDef& op;
+        void (*backward)(const BackwardCall&);
+        const char* sample;
+        const char* found_as;
+    };
+    using namespace ops;
+    const Mutant mutants[] = {
+        {"without gain", rmsnorm_op, without_gain<rmsnorm_op>, "gain", "difference: input 0"},
+        {"without gain", batchnorm_op, without_gain<batchnorm_op>, "gain", "difference: input 0"},
+        {"without gain", scalenorm_op, without_gain<scalenorm_op>, "plain", "difference: input 0"},
+        {"without gain", dyt_op, without_gain<dyt_op>, "gain, bias", "difference: input 0"},
+        {"without gain", derf_op, without_gain<derf_op>, "gain, bias", "difference: input 0"},
+        {"cut", batchnorm_op, cut<batchnorm_op>, "gain, bias, large eps", "difference: input 0"},
+        {"cut", scalenorm_op, cut<scalenorm_op>, "plain", "difference: input 0"},
+        {"cut", dyt_op, cut<dyt_op>, "gain", "difference: input 0"},
+        {"cut", derf_op, cut<derf_op>, "gain", "difference: input 0"},
+        {"covers all features", rmsnorm_op, rmsnorm_plain_backward, "partial, gain", "difference: input 0"},
+        {"offset forgotten", rmsnorm_op, rmsnorm_plain_backward, "unit offset", "difference: input 0"},
+        {"constant length", scalenorm_op, scalenorm_constant_length, "plain", "difference: input 0"},
+        {"gain forgotten", scalenorm_op, forgotten<scalenorm_op, 1>, "plain", "difference: input 1"},
+        {"constant statistics", batchnorm_op, batchnorm_constant_statistics, "gain, bias, large eps",
+         "difference: input 0"},
+        {"alpha forgotten", dyt_op, forgotten<dyt_op, 1>, "gain, bias", "difference: input 3"},
+        {"alpha forgotten", derf_op, forgotten<derf_op, 2>, "gain, bias", "difference: input 3"},
+        {"shift forgotten", derf_op, forgotten<derf_op, 1>, "gain, bias", "difference: input 4"},
+        {"scale forgotten", residual_scaled_op, forgotten<residual_scaled_op, 1>, "vector", "difference: input 2"},
+        {"scale forgotten", head_scale_op, forgotten<head_scale_op, 1>, "two heads", "difference: input 1"},
+    };
+    for (const Mutant& mutant : mutants) {
+        INFO(mutant.op.name << ", " << mutant.sample << ": " << mutant.name);
+        const Report report = report_on(mutant.op, mutant.backward, sample_called(mutant.op, mutant.sample));
+        INFO(report.text());
+        CHECK(any_failure(report, mutant.found_as));
+    }
 }
 
 TEST_CASE("a sum as the test loss is blind where a random cotangent sees", "[gradcheck]") {

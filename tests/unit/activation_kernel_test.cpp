@@ -294,3 +294,40 @@ TEST_CASE("activations give the same bits at any thread count", "[kernels][activ
         return std::vector<Reals>{y, dx, gated, gated_dx};
     });
 }
+
+TEST_CASE("soft-capping and its slope", "[kernels][activation]") {
+    const double cap = GENERATE(0.5, 30.0);
+    const auto capped = [cap](double v) { return cap * std::tanh(v / cap); };
+    on_every_target([&] {
+        CAPTURE(cap);
+        const auto limit = static_cast<real>(cap);
+        Reals x = random_reals(1003, 1, 2 * cap), dy = random_reals(1003, 2);
+        for (const real v : {real(0), kTiny, kHuge, -kHuge, kInfinity, -kInfinity, kNaN}) {
+            x.push_back(v);
+            dy.push_back(1);
+        }
+        const auto n = static_cast<std::int64_t>(x.size());
+        Doubles y, scale, dx, dx_scale;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            y.push_back(capped(static_cast<double>(x[i])));
+            // Dividing by the cap rounds, which counts as much as the slope lets it.
+            scale.push_back(std::isfinite(y[i]) ? std::abs(y[i]) + 1e-300 : 1);
+            const double u = std::abs(static_cast<double>(x[i])) / cap, e = std::exp(-2 * u);
+            dx.push_back(static_cast<double>(dy[i]) * 4 * e / ((1 + e) * (1 + e)));
+            dx_scale.push_back(std::abs(static_cast<double>(dy[i])));
+        }
+        Reals actual(x.size(), kNaN), in_place = x, gradient(x.size(), kNaN), added(x.size(), real(1));
+        softcap_forward(actual.data(), x.data(), limit, n);
+        softcap_forward(in_place.data(), in_place.data(), limit, n);
+        CHECK(worst_error(actual, y, scale) < 5);
+        CHECK(same_bits(actual, in_place));
+        softcap_backward({gradient.data(), false}, dy.data(), x.data(), limit, n);
+        CHECK(worst_error(gradient, dx, dx_scale) < 5);
+        softcap_backward({added.data(), true}, dy.data(), x.data(), limit, n);
+        for (double& v : dx)
+            v += 1;
+        for (double& v : dx_scale)
+            v += 1;
+        CHECK(worst_error(added, dx, dx_scale) < 5);
+    });
+}

@@ -2,6 +2,8 @@
 
 #include "ballast/kernels/elementwise.h"
 
+#include <array>
+
 #include "kernel_test.h"
 
 using namespace ballast;
@@ -74,6 +76,31 @@ TEST_CASE("column sums", "[kernels][elementwise]") {
             column_sums({dbias.data(), add}, dy.data(), rows, width);
             // Up to some 2500 additions in a row; their roundings mostly cancel.
             CHECK(worst_error(dbias, sums, scale) < 16);
+        }
+    });
+}
+
+TEST_CASE("rows and column sums of a part of a wider matrix", "[kernels][elementwise]") {
+    const bool add = GENERATE(false, true);
+    on_every_target([&] {
+        for (const auto& [rows, width, stride] : {std::array{1, 1, 3}, {5, 7, 9}, {600, 33, 50}, {1025, 700, 705}}) {
+            CAPTURE(add, rows, width, stride);
+            const Reals x = random_reals(rows * stride, 1), before = random_reals(rows * (width + 2), 2);
+            Reals target = before, sums(index(width), 0), expected = before, packed(index(rows * width));
+            put_rows({target.data(), add}, width + 2, x.data(), stride, rows, width);
+            for (std::int64_t row = 0; row < rows; ++row)
+                for (std::int64_t i = 0; i < width; ++i) {
+                    const real value = x[index(row * stride + i)];
+                    real& to = expected[index(row * (width + 2) + i)];
+                    to = add ? to + value : value;
+                    packed[index(row * width + i)] = value;
+                }
+            CHECK(same_bits(target, expected));
+
+            Reals packed_sums = sums;
+            column_sums({sums.data(), add}, x.data(), rows, width, stride);
+            column_sums({packed_sums.data(), add}, packed.data(), rows, width);
+            CHECK(same_bits(sums, packed_sums));
         }
     });
 }

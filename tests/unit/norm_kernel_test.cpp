@@ -211,7 +211,7 @@ TEST_CASE("layer norm of a constant row is the bias, exactly", "[kernels][norm]"
 
 TEST_CASE("a NaN or infinity in a row makes that row NaN and no other", "[kernels][norm]") {
     const Kind kind = GENERATE(Kind::layer, Kind::rms);
-    const real poison = GENERATE(kNaN, kInfinity, -kInfinity);
+    const real poison = GENERATE(as<real>{}, kNaN, kInfinity, -kInfinity);
     on_every_target([&] {
         const Shape shape{5, 37};
         Reals x = random_reals(shape.rows * shape.width, 1);

@@ -21,7 +21,7 @@ namespace ballast::inline BALLAST_PRECISION {
 enum class Mode : std::uint8_t { train, eval };
 
 /// Most inputs an op can have.
-inline constexpr std::size_t kMaxInputs = 4;
+inline constexpr std::size_t kMaxInputs = 6;
 
 /// The parameters of one recorded op that are not tensors: a small trivially copyable struct of the op's own, such as
 /// LinearAttributes, kept as plain bytes. The op that reads it is the op that wrote it.

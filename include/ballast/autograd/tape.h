@@ -56,7 +56,10 @@ public:
     Var leaf(const Shape& shape, const real* data, real* gradient);
 
     /// Runs `op` and records it. Throws ShapeError when the inputs do not fit, Error when the op is not registered.
-    Var record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes = {});
+    Var record(const OpDef& op, std::span<const Var> inputs, const Attributes& attributes = {});
+    Var record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes = {}) {
+        return record(op, std::span(inputs.begin(), inputs.size()), attributes);
+    }
 
     struct BackwardOptions {
         /// Leaf gradients are added to what their memory holds (a later micro-batch) rather than overwritten.

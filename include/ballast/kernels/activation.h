@@ -29,6 +29,12 @@ void activation_backward(Activation kind, Grad dx, const real* dy, const real* x
 /// The same on one thread, for use inside a task (a gemm's epilogue).
 void activation_forward_range(Activation kind, real* y, const real* x, std::int64_t n);
 
+/// y = cap * tanh(x / cap), cap > 0, n elements (logit soft-capping; Gemma 2, 2408.00118, section 2). y may be x.
+/// Serial inside a task, as every parallel loop is.
+void softcap_forward(real* y, const real* x, real cap, std::int64_t n);
+/// dx (+)= dy * (1 - tanh(x / cap)^2). dx.data may be dy.
+void softcap_backward(Grad dx, const real* dy, const real* x, real cap, std::int64_t n);
+
 /// y = x + bias on one thread: rows of `width` with distances `stride` (bias may be null); when `kind` is not
 /// identity, `pre` (same stride) receives x + bias and y receives f(x + bias). x may be y or pre.
 void bias_activation_rows(Activation kind, real* y, real* pre, const real* x, const real* bias, std::int64_t rows,

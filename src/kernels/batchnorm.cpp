@@ -1,0 +1,241 @@
+// Normalization of columns. Statistics: rows are cut into groups by the shape alone, one task each; a group goes
+// through its rows in small blocks, which are read from memory once: the block's mean m (rounded), then the sums of
+// d = x - m and d^2. Blocks, and then groups, are merged in double and in index order (Chan, Golub & LeVeque, 1983,
+// equations 1.5).
+//
+// Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
+// means are the gradients of bias and gain times gain / rows.
+
+#include "ballast/kernels/batchnorm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "moments.h"
+#include "row_sums.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/batchnorm.cpp"
+#include "hwy/foreach_target.h" // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ballast::inline BALLAST_PRECISION {
+namespace HWY_NAMESPACE {
+namespace {
+
+using D = ScalableTag<real>;
+
+/// Rows and columns of a block: together they fit into the first-level cache.
+constexpr std::int64_t kBlockRows = 16, kBlockColumns = 256;
+
+/// Adds n columns' moments of `b_rows` more rows to those of `a_rows`: mean += and squares +=.
+HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double* b_mean, const double* b_squares,
+                      double b_rows, std::int64_t n) {
+    const double b_share = b_rows / (a_rows + b_rows);
+    for (std::int64_t i = 0; i < n; ++i) {
+        const double delta = b_mean[i] - mean[i];
+        mean[i] += delta * b_share;
+        squares[i] += b_squares[i] + delta * delta * a_rows * b_share;
+    }
+}
+
+/// Mean and sum of the squares of deviations from it, of n <= kBlockColumns columns of a block of rows.
+HWY_INLINE void block_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width,
+                              std::int64_t n) {
+    const D d;
+    HWY_ALIGN real buffers[3][padded_width(kBlockColumns)];
+    real *const centers = buffers[0], *const rests = buffers[1], *const sums = buffers[2];
+    const auto share = Set(d, 1 / static_cast<real>(rows));
+    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        auto sum = Zero(d);
+        for (std::int64_t row = 0; row < rows; ++row)
+            sum = Add(sum, at.load(d, x + row * width + i));
+        const auto center = Mul(sum, share);
+        auto rest = Zero(d), square = Zero(d);
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const auto deviation = Sub(at.load(d, x + row * width + i), center);
+            rest = Add(rest, deviation);
+            square = MulAdd(deviation, deviation, square);
+        }
+        Store(center, d, centers + i);
+        Store(rest, d, rests + i);
+        Store(square, d, sums + i);
+    });
+    for (std::int64_t i = 0; i < n; ++i) {
+        const double rest = static_cast<double>(rests[i]) / static_cast<double>(rows);
+        mean[i] = static_cast<double>(centers[i]) + rest;
+        squares[i] = static_cast<double>(sums[i]) - rest * rest * static_cast<double>(rows);
+    }
+}
+
+void group_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width) {
+    double block_mean[kBlockColumns], block_squares[kBlockColumns];
+    for (std::int64_t column = 0; column < width; column += kBlockColumns) {
+        const std::int64_t n = std::min(kBlockColumns, width - column);
+        block_moments(mean + column, squares + column, x + column, std::min(kBlockRows, rows), width, n);
+        for (std::int64_t row = kBlockRows; row < rows; row += kBlockRows) {
+            const std::int64_t more = std::min(kBlockRows, rows - row);
+            block_moments(block_mean, block_squares, x + row * width + column, more, width, n);
+            merge(mean + column, squares + column, static_cast<double>(row), block_mean, block_squares,
+                  static_cast<double>(more), n);
+        }
+    }
+}
+
+void merge_groups(double* mean, double* squares, std::int64_t groups, std::int64_t group_rows, std::int64_t rows,
+                  std::int64_t width) {
+    for (std::int64_t group = 1; group < groups; ++group) {
+        const std::int64_t before = group * group_rows;
+        merge(mean, squares, static_cast<double>(before), mean + group * width, squares + group * width,
+              static_cast<double>(std::min(group_rows, rows - before)), width);
+    }
+}
+
+/// Statistics as they are kept, column by column, in vectors.
+struct Columns {
+    const real *mean, *rest, *rstd;
+
+    Columns(const real* stats, std::int64_t width) : mean(stats), rest(stats + 2 * width), rstd(stats + 3 * width) {}
+
+    template <class Access>
+    HWY_INLINE Vec<D> normalized(Access at, Vec<D> x, std::int64_t i) const {
+        const D d;
+        const auto deviation = Sub(Sub(x, at.load(d, mean + i)), at.load(d, rest + i));
+        return Mul(deviation, at.load(d, rstd + i));
+    }
+};
+
+void normalize_rows(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
+                    std::int64_t width) {
+    const D d;
+    const Columns columns(stats, width);
+    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width)
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto xhat = columns.normalized(at, at.load(d, x + i), i);
+            const auto g = load_or(at, d, gain, i, Set(d, real(1)));
+            at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
+        });
+}
+
+/// Sums of dy * xhat and of dy; they have room for a whole last vector.
+void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, const real* stats, std::int64_t rows,
+                   std::int64_t width) {
+    const D d;
+    const Columns columns(stats, width);
+    for (real* sums : {dgain, dbias})
+        std::fill_n(sums, padded_width(width), real(0));
+    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto v = at.load(d, dy + i);
+            const auto xhat = columns.normalized(at, at.load(d, x + i), i);
+            StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+            StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+        });
+}
+
+/// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.
+void input_gradient_rows(Grad dx, const real* dy, const real* x, const real* gain, const real* stats, const real* dgain,
+                         const real* dbias, real share, std::int64_t rows, std::int64_t width) {
+    const D d;
+    const Columns columns(stats, width);
+    const auto each = Set(d, share);
+    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
+            auto g = at.load(d, dy + i);
+            if (share != 0) {
+                const auto xhat = columns.normalized(at, at.load(d, x + i), i);
+                const auto means = MulAdd(xhat, at.load(d, dgain + i), at.load(d, dbias + i));
+                g = NegMulAdd(means, each, g);
+            }
+            put(at, d, dx, row * width + i, Mul(g, scale));
+        });
+}
+
+} // namespace
+} // namespace HWY_NAMESPACE
+} // namespace ballast::inline BALLAST_PRECISION
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ballast::inline BALLAST_PRECISION {
+namespace {
+
+HWY_EXPORT(group_moments);
+HWY_EXPORT(merge_groups);
+HWY_EXPORT(normalize_rows);
+HWY_EXPORT(gradient_sums);
+HWY_EXPORT(input_gradient_rows);
+
+/// Writes one column's statistics.
+void put_statistics(real* stats, std::int64_t width, double mean, double variance, double rstd) {
+    stats[0] = static_cast<real>(mean);
+    stats[width] = static_cast<real>(variance);
+    stats[2 * width] = static_cast<real>(mean - static_cast<double>(stats[0]));
+    stats[3 * width] = static_cast<real>(rstd);
+}
+
+} // namespace
+
+void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::int64_t width, real eps, Arena& scratch) {
+    const Arena::Mark mark(scratch);
+    const std::int64_t groups = row_groups(rows, width);
+    auto* means = scratch.allocate<double>(groups * width);
+    auto* squares = scratch.allocate<double>(groups * width);
+    for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width,
+                                            end - begin, width);
+    });
+    HWY_DYNAMIC_DISPATCH(merge_groups)(means, squares, groups, rows_per_group(rows, width), rows, width);
+    const auto e = static_cast<double>(eps);
+    for (std::int64_t i = 0; i < width; ++i) {
+        const double variance = std::max(squares[i] / static_cast<double>(rows), 0.0);
+        if (in_range(static_cast<real>(variance + e))) {
+            put_statistics(stats + i, width, means[i], variance, 1 / std::sqrt(variance + e));
+        } else {
+            const Moments exact = scaled_moments(x + i, rows, width, true);
+            put_statistics(stats + i, width, exact.mean, exact.deviation * exact.deviation,
+                           1 / std::hypot(exact.deviation, std::sqrt(e)));
+        }
+    }
+}
+
+void batchnorm_given_statistics(real* stats, const real* mean, const real* variance, std::int64_t width, real eps) {
+    for (std::int64_t i = 0; i < width; ++i)
+        put_statistics(stats + i, width, static_cast<double>(mean[i]), static_cast<double>(variance[i]),
+                       1 / std::sqrt(static_cast<double>(variance[i]) + static_cast<double>(eps)));
+}
+
+void batchnorm_forward(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
+                       std::int64_t width) {
+    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(normalize_rows)(y + begin * width, x + begin * width, stats, gain, bias, end - begin,
+                                             width);
+    });
+}
+
+void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const real* x, const real* gain,
+                        const real* stats, bool constant_statistics, std::int64_t rows, std::int64_t width,
+                        Arena& scratch) {
+    const Arena::Mark mark(scratch);
+    const Grad products{scratch.allocate<real>(width), false}, sums{scratch.allocate<real>(width), false};
+    sum_over_rows({products, sums}, rows, width, scratch,
+                  [=](std::int64_t, std::int64_t begin, std::int64_t end, real* const* partials) {
+                      HWY_DYNAMIC_DISPATCH(gradient_sums)(partials[0], partials[1], dy + begin * width,
+                                                          x + begin * width, stats, end - begin, width);
+                  });
+    if (dx) {
+        const real share = constant_statistics ? real(0) : 1 / static_cast<real>(rows);
+        parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+            HWY_DYNAMIC_DISPATCH(input_gradient_rows)(offset(dx, begin * width), dy + begin * width, x + begin * width,
+                                                      gain, stats, products.data, sums.data, share, end - begin, width);
+        });
+    }
+    if (dgain) add_scaled(dgain, 1, products.data, width);
+    if (dbias) add_scaled(dbias, 1, sums.data, width);
+}
+
+} // namespace ballast::inline BALLAST_PRECISION
+#endif
