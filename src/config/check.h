@@ -3,15 +3,14 @@
 #include "ballast/config/config.h"
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace ballast::config_io {
 
 /// Keys that do not go together.
 struct Conflict {
-    std::vector<std::string_view> paths; ///< the keys involved, the one most likely meant to change first
-    std::string message;                 ///< "what is wrong; what was expected", naming all of them
+    std::vector<std::string> paths; ///< the keys involved, the one most likely meant to change first
+    std::string message;            ///< "what is wrong; what was expected", naming all of them
 };
 
 /// The conflicts within a resolved config.

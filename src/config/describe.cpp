@@ -21,19 +21,25 @@ bool is_finite(const Value& value) {
     return true;
 }
 
+void require_finite(const Field& section, const Config& config) {
+    for (const Field* field : leaves(section)) {
+        if (field->is_list()) {
+            for (std::size_t i = 0; i < field->list.size(config); ++i)
+                require_finite(field->list.item(i), config);
+        } else if (!is_finite(field->get(config))) {
+            throw ConfigError({{"", 0, field->path, "is not finite; expected " + expectation(*field)}});
+        }
+    }
+}
+
 void write_section(const Field& section, const Config& config, const std::string& indent, std::string& out) {
     out += "{\n";
     for (const Field& field : section.fields) {
         out += indent + "  " + quoted(field.name) + ": ";
-        if (field.is_section()) {
+        if (field.is_section())
             write_section(field, config, indent + "  ", out);
-        } else {
-            const Value value = field.get(config);
-            if (!is_finite(value)) {
-                throw ConfigError({{"", 0, field.path, "is not finite; expected " + expectation(field)}});
-            }
-            out += value_json(field, value);
-        }
+        else
+            out += field_json(field, config);
         out += &field == &section.fields.back() ? "\n" : ",\n";
     }
     out += indent + "}";
@@ -43,7 +49,9 @@ void write_section(const Field& section, const Config& config, const std::string
 
 std::string to_json(const Config& config) {
     std::string out;
-    write_section(config_fields(), config, "", out);
+    const Field root = config_fields();
+    require_finite(root, config);
+    write_section(root, config, "", out);
     return out + "\n";
 }
 
@@ -62,7 +70,7 @@ std::vector<KeyDifference> diff(const Config& a, const Config& b) {
     std::vector<KeyDifference> out;
     const Field root = config_fields();
     for (const Field* field : leaves(root)) {
-        const std::string in_a = value_json(*field, field->get(a)), in_b = value_json(*field, field->get(b));
+        const std::string in_a = field_json(*field, a), in_b = field_json(*field, b);
         if (in_a != in_b) out.push_back({field->path, in_a, in_b});
     }
     return out;

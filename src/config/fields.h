@@ -20,25 +20,40 @@ struct Choice {
     bool operator==(const Choice&) const = default;
 };
 
-using Value = std::variant<bool, std::int64_t, std::uint64_t, double, std::string, std::array<double, 2>, Choice>;
+/// Slots stand for a Choice where the key takes a placement.
+using Value =
+    std::variant<bool, std::int64_t, std::uint64_t, double, std::string, std::array<double, 2>, Choice, Slots>;
 
 struct Label {
     std::string_view name;
     std::string_view doc;
 };
 
-/// A key: a value, or a section of further keys.
+struct Field;
+
+/// How to get at a list of sections.
+struct ListAccess {
+    std::function<std::size_t(const Config&)> size;
+    std::function<void(Config&, std::size_t)> resize; ///< new items have their defaults
+    std::function<Field(std::size_t)> item;           ///< a section with a path such as "model.norm.layers[0]"
+};
+
+/// A key: a value, a section of further keys, or a list of sections.
 struct Field {
     std::string path; ///< such as "model.ffn.width"; empty for the whole config
     std::string_view name;
     std::string_view doc;
     Rule rule;
     std::vector<Label> labels;                      ///< of an enum
+    bool takes_slots = false;                       ///< an enum that is a placement
     std::vector<Field> fields;                      ///< of a section
+    ListAccess list;                                ///< of a list
+    Value initial;                                  ///< of a value: its default
     std::function<Value(const Config&)> get;        ///< of a value
-    std::function<void(Config&, const Value&)> set; ///< of a value; takes the alternative that `get` returns
+    std::function<void(Config&, const Value&)> set; ///< of a value; takes what `get` may return
 
-    bool is_section() const { return !get; }
+    bool is_section() const { return !get && !is_list(); }
+    bool is_list() const { return list.size != nullptr; }
     std::vector<std::string_view> label_names() const;
     std::vector<std::string_view> key_names() const;
 };
@@ -46,7 +61,7 @@ struct Field {
 /// The whole config as a section.
 Field config_fields();
 
-/// The values of a section, without the sections themselves, in the order of declaration.
+/// The values and lists of a section, without the sections themselves, in the order of declaration.
 std::vector<const Field*> leaves(const Field& section);
 
 /// What the key takes, for "expected ...": "an integer from 1 to 10000".
@@ -60,5 +75,8 @@ bool keeps_rule(const Field& field, const Value& value);
 
 /// The value as JSON.
 std::string value_json(const Field& field, const Value& value);
+
+/// What the config has for a key as JSON in one line.
+std::string field_json(const Field& field, const Config& config);
 
 } // namespace ballast::config_io

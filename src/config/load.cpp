@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -143,14 +144,31 @@ std::optional<Value> decode(const Field& field, const JsonNode& node) {
             return std::nullopt;
         }
         std::optional<Value> operator()(Choice) const {
+            if (field.takes_slots && node.kind == JsonNode::Kind::object) return slots();
             const auto* text = std::get_if<std::string>(&node.scalar);
             for (std::size_t i = 0; text && i < field.labels.size(); ++i) {
                 if (field.labels[i].name == *text) return Choice{i};
             }
             return std::nullopt;
         }
+        std::optional<Value> operator()(const Slots&) const { return (*this)(Choice{}); }
+
+        std::optional<Value> slots() const {
+            constexpr auto kSlots = std::to_array<std::pair<std::string_view, bool Slots::*>>(
+                {{"pre", &Slots::pre}, {"out", &Slots::out}, {"post", &Slots::post}});
+            Slots given;
+            std::set<std::string_view> seen;
+            for (const JsonMember& member : node.members) {
+                const auto* slot = std::find_if(kSlots.begin(), kSlots.end(),
+                                                [&](const auto& entry) { return entry.first == member.key; });
+                const auto* on = std::get_if<bool>(&member.value.scalar);
+                if (slot == kSlots.end() || on == nullptr || !seen.insert(member.key).second) return std::nullopt;
+                given.*(slot->second) = *on;
+            }
+            return given;
+        }
     };
-    return std::visit(Decode{field, node}, field.get(Config{}));
+    return std::visit(Decode{field, node}, field.initial);
 }
 
 const Field* find_key(const Field& section, std::string_view name) {
@@ -318,8 +336,29 @@ private:
                 report_unknown(section, member, source);
             else if (field->is_section())
                 read_section(*field, member.value, source);
+            else if (field->is_list())
+                read_list(*field, member, source);
             else
                 read_value(*field, member, source);
+        }
+    }
+
+    /// A list replaces the one that it overrides.
+    void read_list(const Field& field, const JsonMember& member, const Source& source) {
+        if (member.value.kind != JsonNode::Kind::array) {
+            report(source, member.line, field.path,
+                   "is " + describe(member.value) + "; expected " + expectation(field));
+            doubtful_.push_back(field.path);
+            return;
+        }
+        field.list.resize(config_, 0);
+        field.list.resize(config_, member.value.items.size());
+        std::erase_if(places_, [&](const auto& place) { return place.first.starts_with(field.path + "["); });
+        places_[field.path] = {&source, member.line};
+        for (std::size_t i = 0; i < member.value.items.size(); ++i) {
+            const Field item = field.list.item(i);
+            places_[item.path] = {&source, member.value.items[i].line};
+            read_section(item, member.value.items[i], source);
         }
     }
 
@@ -460,8 +499,7 @@ private:
     /// JSON where it is JSON, and the bare text otherwise or where the key takes a string: a shell eats quotes.
     static JsonNode override_value(const Field* field, std::string_view text) {
         JsonDocument document = parse_json(text, false);
-        const bool is_text = field && !field->is_section() &&
-                             std::holds_alternative<std::string>(field->get(Config{})) &&
+        const bool is_text = field && field->get && std::holds_alternative<std::string>(field->initial) &&
                              !std::holds_alternative<std::string>(document.root.scalar);
         if (!document.mistake && !is_text) return std::move(document.root);
         JsonNode node;
@@ -476,15 +514,15 @@ private:
             const auto doubtful = [&](std::string_view path) { return is_doubtful(path); };
             if (std::any_of(conflict.paths.begin(), conflict.paths.end(), doubtful)) continue;
             Place place{&chain_.front().source, 0};
-            std::string_view path = conflict.paths.front();
-            for (const std::string_view candidate : conflict.paths) {
+            std::string path = conflict.paths.front();
+            for (const std::string& candidate : conflict.paths) {
                 const auto found = places_.find(candidate);
                 if (found == places_.end()) continue;
                 place = found->second;
                 path = candidate;
                 break;
             }
-            report(*place.source, place.line, std::string(path), conflict.message);
+            report(*place.source, place.line, std::move(path), conflict.message);
         }
     }
 
@@ -492,7 +530,7 @@ private:
     bool is_doubtful(std::string_view path) const {
         return std::any_of(doubtful_.begin(), doubtful_.end(), [&](const std::string& bad) {
             return path.substr(0, bad.size()) == bad &&
-                   (bad.empty() || path.size() == bad.size() || path[bad.size()] == '.');
+                   (bad.empty() || path.size() == bad.size() || path[bad.size()] == '.' || path[bad.size()] == '[');
         });
     }
 

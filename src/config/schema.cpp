@@ -71,20 +71,38 @@ Json value_schema(const Field& field) {
             return schema;
         }
         Json operator()(Choice choice) const {
-            return {{"enum", field.label_names()}, {"default", field.labels.at(choice.index).name}};
+            Json schema = {{"enum", field.label_names()}, {"default", field.labels.at(choice.index).name}};
+            if (!field.takes_slots) return schema;
+            const Json slot = {{"type", "boolean"}, {"default", false}};
+            const Json slots = {{"type", "object"},
+                                {"additionalProperties", false},
+                                {"properties", {{"pre", slot}, {"out", slot}, {"post", slot}}}};
+            return {{"anyOf", {{{"enum", schema["enum"]}}, slots}}, {"default", schema["default"]}};
         }
+        Json operator()(const Slots&) const { return (*this)(Choice{}); }
     };
-    return std::visit(Describe{field}, field.get(Config{}));
+    return std::visit(Describe{field}, field.initial);
 }
 
 Json section_schema(const Field& section) {
     Json properties = Json::object();
     for (const Field& field : section.fields) {
         Json schema = {{"description", full_doc(field)}};
-        schema.update(field.is_section() ? section_schema(field) : value_schema(field));
+        if (field.is_list())
+            schema.update(
+                Json{{"type", "array"}, {"default", Json::array()}, {"items", section_schema(field.list.item(0))}});
+        else
+            schema.update(field.is_section() ? section_schema(field) : value_schema(field));
         properties[std::string(field.name)] = std::move(schema);
     }
     return {{"type", "object"}, {"additionalProperties", false}, {"properties", std::move(properties)}};
+}
+
+/// An item of a list, whichever: its path has no number.
+Field list_item(const Field& list) {
+    Field item = list.list.item(0);
+    item.path = list.path + "[]";
+    return item;
 }
 
 std::string values_column(const Field& field) {
@@ -92,25 +110,29 @@ std::string values_column(const Field& field) {
     std::vector<std::string> quoted_names;
     for (const Label& label : field.labels)
         quoted_names.push_back("`" + std::string(label.name) + "`");
+    if (field.takes_slots) quoted_names.emplace_back("`{\"pre\": true}` and so on");
     const std::vector<std::string_view> names(quoted_names.begin(), quoted_names.end());
     return any_of(names);
 }
 
-void write_reference(const Field& section, std::string& out) {
+void write_reference(const Field& section, std::string_view doc, std::string& out) {
     if (section.path.empty())
         out += "\n## Top level\n\n";
     else
-        out += "\n## `" + section.path + "`\n\n" + std::string(section.doc) + "\n\n";
+        out += "\n## `" + section.path + "`\n\n" + std::string(doc) + "\n\n";
     out += "| key | default | values | meaning |\n|---|---|---|---|\n";
     for (const Field& field : section.fields) {
         if (field.is_section()) continue;
         const bool required = field.rule.text == Rule::Text::path;
-        const std::string value = required ? "required" : "`" + value_json(field, field.get(Config{})) + "`";
+        const std::string value = required          ? "required"
+                                  : field.is_list() ? "`[]`"
+                                                    : "`" + value_json(field, field.initial) + "`";
         out += "| `" + std::string(field.name) + "` | " + value + " | " + values_column(field) + " | " +
                full_doc(field) + " |\n";
     }
     for (const Field& field : section.fields) {
-        if (field.is_section()) write_reference(field, out);
+        if (field.is_section()) write_reference(field, field.doc, out);
+        if (field.is_list()) write_reference(list_item(field), "An item of `" + field.path + "`.", out);
     }
 }
 
@@ -149,7 +171,7 @@ A relative `data.path` starts at the config file it stands in, and in `--set` at
 
 The `config.json` in a run's directory has every key, with each value that was derived (0 or `auto` below) filled in.
 )";
-    write_reference(config_fields(), out);
+    write_reference(config_fields(), "", out);
     return out;
 }
 

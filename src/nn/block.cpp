@@ -1,30 +1,60 @@
 #include "ballast/nn/block.h"
 
-#include "ballast/config/placement.h"
-
 namespace ballast::inline BALLAST_PRECISION {
 
-Residual::Residual(ParamTable& table, const std::string& name, const ModelConfig& config) : dropout(config.dropout) {
-    const PlacementRow& slots = placement_row(config.norm.placement);
-    if (slots.pre) pre = Norm(table, name + ".pre_norm", config.width, config.norm);
-    if (slots.out) out = Norm(table, name + ".out_norm", config.width, config.norm);
-    if (slots.post) post = Norm(table, name + ".post_norm", config.width, config.norm);
-}
+Residual::Residual(ParamTable& table, const std::string& name, const SublayerNorms& norms, Parameter branch_scale,
+                   const ModelConfig& config)
+    : pre(table, name + ".pre_norm", config.width, norms.pre), out(table, name + ".out_norm", config.width, norms.out),
+      post(table, name + ".post_norm", config.width, norms.post), pre_scale(norms.pre_scale),
+      skip_scale(norms.skip_scale), scale(branch_scale), dropout(config.dropout) {}
 
-Attention::Attention(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init)
-    : heads(config.heads), kv_heads(config.kv_heads), head_width(config.width / config.heads),
+namespace {
+/// A norm of `count` heads' queries, keys or values.
+Norm head_norm(ParamTable& table, const std::string& name, const NormSpec& spec, HeadNorm rows, std::int64_t count,
+               std::int64_t head_width) {
+    return {table, name, rows == HeadNorm::full ? count * head_width : head_width, spec};
+}
+} // namespace
+
+Attention::Attention(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+                     const InitRules& init)
+    : qk_rows(config.qk_norm), v_rows(config.v_norm), heads(config.heads), kv_heads(config.kv_heads),
+      head_width(config.width / config.heads), logit_softcap(config.logit_softcap),
       rope(config.position == PositionKind::rope), alibi(config.position == PositionKind::alibi) {
-    const std::int64_t packed = (heads + 2 * kv_heads) * head_width;
-    qkv = Linear(table, name + ".qkv", config.width, packed, init.matrix(config.width, config.width), config.bias);
+    const std::int64_t queries_and_keys = (heads + kv_heads) * head_width;
+    qkv = Linear(table, name + ".qkv", config.width, queries_and_keys + kv_heads * head_width,
+                 init.qkv(queries_and_keys * config.width), config.bias);
+    q_norm = head_norm(table, name + ".q_norm", norms.qk, qk_rows, heads, head_width);
+    k_norm = head_norm(table, name + ".k_norm", norms.qk, qk_rows, kv_heads, head_width);
+    v_norm = head_norm(table, name + ".v_norm", norms.v, v_rows, kv_heads, head_width);
+    if (config.head_scale)
+        head_scale = table.add(name + ".head_scale", {heads}, ParamInit::constant(1), DecayGroup::no_decay);
     output = Linear(table, name + ".output", config.width, config.width, init.branch_output(config.width, config.width),
                     config.bias);
 }
 
+Var Attention::normalized(Tape& tape, Var packed) const {
+    const auto part = [&](const Norm& norm, HeadNorm rows, std::int64_t first_head, std::int64_t count) {
+        const Var x = ops::columns(tape, packed, first_head * head_width, count * head_width);
+        if (!norm.spec || rows != HeadNorm::head) return norm(tape, x);
+        const std::int64_t tokens = tape.shape(x).rows();
+        const Var y = norm(tape, ops::reshape(tape, x, {tokens * count, head_width}));
+        return ops::reshape(tape, y, {tokens, count * head_width});
+    };
+    const Var q = part(q_norm, qk_rows, 0, heads);
+    const Var k = part(k_norm, qk_rows, heads, kv_heads);
+    const Var v = part(v_norm, v_rows, heads + kv_heads, kv_heads);
+    return ops::concat_columns(tape, {q, k, v});
+}
+
 Var Attention::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const {
-    const AttentionShape shape{sequences.batch, sequences.time, heads, kv_heads, head_width, alibi};
+    const AttentionShape shape{sequences.batch, sequences.time, heads, kv_heads, head_width, alibi, logit_softcap};
     Var packed = qkv(tape, x);
+    if (q_norm.spec || v_norm.spec) packed = normalized(tape, packed);
     if (rope) packed = ops::rope(tape, packed, rope_table, shape);
-    return output(tape, ops::attention(tape, packed, shape));
+    Var mixed = ops::attention(tape, packed, shape);
+    if (head_scale) mixed = ops::head_scale(tape, mixed, head_scale(tape));
+    return output(tape, mixed);
 }
 
 namespace {
@@ -47,11 +77,13 @@ FfnForm form_of(FfnKind kind) {
 }
 } // namespace
 
-Ffn::Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init)
+Ffn::Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+         const InitRules& init)
     : activation(form_of(config.ffn.kind).activation), gated(form_of(config.ffn.kind).gated) {
     const std::int64_t hidden = config.ffn.width;
-    input = Linear(table, name + ".input", config.width, gated ? 2 * hidden : hidden, init.matrix(config.width, hidden),
+    input = Linear(table, name + ".input", config.width, gated ? 2 * hidden : hidden, init.ffn_input(hidden, gated),
                    config.bias, gated ? Activation::identity : activation);
+    inner_norm = Norm(table, name + ".inner_norm", hidden, norms.inner);
     output =
         Linear(table, name + ".output", hidden, config.width, init.branch_output(hidden, config.width), config.bias);
 }
@@ -59,12 +91,36 @@ Ffn::Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, 
 Var Ffn::operator()(Tape& tape, Var x) const {
     Var hidden = input(tape, x);
     if (gated) hidden = ops::glu(tape, hidden, activation);
-    return output(tape, hidden);
+    return output(tape, inner_norm(tape, hidden));
 }
 
-Block::Block(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init)
-    : attention_residual(table, name + ".attention", config), attention(table, name + ".attention", config, init),
-      ffn_residual(table, name + ".ffn", config), ffn(table, name + ".ffn", config, init) {}
+namespace {
+/// The factor of a branch as a parameter of its own; none for residuals that have none.
+Parameter branch_scale(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms) {
+    const auto add = [&](std::int64_t size, double value) {
+        return table.add(name + ".branch_scale", {size}, ParamInit::constant(value), DecayGroup::no_decay);
+    };
+    if (config.residual == ResidualKind::skipinit) return add(1, 0);
+    if (config.residual == ResidualKind::layerscale) return add(config.width, norms.layerscale_start);
+    return {};
+}
+} // namespace
+
+Block::Block(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+             std::int64_t index) {
+    const BlockNorms& here = norms.blocks.at(static_cast<std::size_t>(index));
+    const InitRules init(config, index);
+    Parameter shared;
+    if (config.residual == ResidualKind::rezero)
+        shared = table.add(name + ".residual_scale", {1}, ParamInit::constant(0), DecayGroup::no_decay);
+    const auto scale_of = [&](const std::string& sublayer) {
+        return shared ? shared : branch_scale(table, sublayer, config, norms);
+    };
+    attention_residual = Residual(table, name + ".attention", here.attention, scale_of(name + ".attention"), config);
+    attention = Attention(table, name + ".attention", config, norms, init);
+    ffn_residual = Residual(table, name + ".ffn", here.ffn, scale_of(name + ".ffn"), config);
+    ffn = Ffn(table, name + ".ffn", config, norms, init);
+}
 
 Var Block::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const {
     x = attention_residual(tape, x, [&](Tape& t, Var in) { return attention(t, in, sequences, rope_table); });

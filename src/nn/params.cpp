@@ -18,6 +18,12 @@ Var Parameter::operator()(Tape& tape) const {
     return tape.leaf(p.shape, table_->values() + p.offset, wants_gradient ? table_->gradients() + p.offset : nullptr);
 }
 
+Var Buffer::operator()(Tape& tape) const {
+    if (table_ == nullptr) return {};
+    const Param& buffer = table_->buffers()[index_];
+    return tape.constant(buffer.shape, table_->values() + buffer.offset);
+}
+
 const Param* ParamTable::find(std::string_view name) const {
     for (const Param& param : params_)
         if (param.name == name) return &param;
@@ -26,15 +32,27 @@ const Param* ParamTable::find(std::string_view name) const {
     return nullptr;
 }
 
-Parameter ParamTable::add(std::string name, const Shape& shape, ParamInit init, DecayGroup group) {
+void ParamTable::require_new(const std::string& name) const {
     if (values_ != nullptr) throw Error("parameter '" + name + "' comes after the table was allocated");
-    if (find(name) != nullptr) throw Error("two parameters are called '" + name + "'");
+    const auto has_name = [&](const Param& buffer) { return buffer.name == name; };
+    if (find(name) != nullptr || std::any_of(buffers_.begin(), buffers_.end(), has_name))
+        throw Error("two parameters are called '" + name + "'");
+}
+
+Parameter ParamTable::add(std::string name, const Shape& shape, ParamInit init, DecayGroup group) {
+    require_new(name);
     params_.push_back({std::move(name), shape, init, group});
     return {*this, params_.size() - 1};
 }
 
+Buffer ParamTable::add_buffer(std::string name, const Shape& shape, double value) {
+    require_new(name);
+    buffers_.push_back({std::move(name), shape, ParamInit::constant(value), DecayGroup::no_decay});
+    return {*this, buffers_.size() - 1};
+}
+
 Parameter ParamTable::tie(std::string name, Parameter existing) {
-    if (find(name) != nullptr) throw Error("two parameters are called '" + name + "'");
+    require_new(name);
     ties_.push_back({std::move(name), existing.index()});
     return {*this, existing.index()};
 }
@@ -48,28 +66,36 @@ void draw(real* values, const Param& param, std::uint64_t seed) {
             double value = param.init.value;
             if (param.init.kind == ParamInit::Kind::normal) value *= stream.normal(index);
             if (param.init.kind == ParamInit::Kind::uniform) value *= 2 * stream.uniform(index) - 1;
+            if (param.init.tail >= 0 && i >= param.init.tail) value *= param.init.tail_scale;
             values[i] = static_cast<real>(value);
         }
     });
+}
+
+/// Puts a tensor behind what ends at `end`.
+void place(Param& param, std::int64_t& end) {
+    constexpr std::int64_t kAligned = 64 / sizeof(real);
+    param.offset = end;
+    end += (param.shape.elements() + kAligned - 1) / kAligned * kAligned;
 }
 } // namespace
 
 void ParamTable::allocate(std::uint64_t seed) {
     if (values_ != nullptr) throw Error("the parameter table is already allocated");
-    constexpr std::int64_t kAligned = 64 / sizeof(real);
     for (const DecayGroup group : {DecayGroup::decay, DecayGroup::no_decay}) {
-        for (Param& param : params_) {
-            if (param.group != group) continue;
-            param.offset = size_;
-            size_ += (param.shape.elements() + kAligned - 1) / kAligned * kAligned;
-        }
+        for (Param& param : params_)
+            if (param.group == group) place(param, size_);
         if (group == DecayGroup::decay) decay_size_ = size_;
     }
-    values_ = permanent_.allocate<real>(size_);
+    state_size_ = size_;
+    for (Param& buffer : buffers_)
+        place(buffer, state_size_);
+    values_ = permanent_.allocate<real>(state_size_);
     if (permanent_.backing() == Arena::Backing::none) return;
-    std::fill_n(values_, size_, real{0});
-    for (const Param& param : params_)
-        draw(values_ + param.offset, param, seed);
+    std::fill_n(values_, state_size_, real{0});
+    for (const std::vector<Param>* list : {&params_, &buffers_})
+        for (const Param& param : *list)
+            draw(values_ + param.offset, param, seed);
 }
 
 void ParamTable::allocate_gradients() {

@@ -21,20 +21,24 @@ std::vector<real> sinusoidal_positions(std::int64_t time, std::int64_t width) {
 
 Transformer::Transformer(ParamTable& table, const ModelConfig& config, std::int64_t vocabulary)
     : vocabulary_(vocabulary), context_(config.context), width_(config.width), dropout_(config.dropout),
+      embedding_scale_(
+          config.embedding.scale == EmbeddingScale::sqrt_width ? std::sqrt(static_cast<double>(config.width)) : 1),
       rope_(config.position == PositionKind::rope) {
-    const InitRules init(config.init, config.layers);
-    tokens_ = table.add("embedding.tokens", {vocabulary, width_}, init.embedding(width_), DecayGroup::decay);
+    const InitRules init(config);
+    const NormLayout norms = norm_layout(config);
+    tokens_ = table.add("embedding.tokens", {vocabulary, width_}, init.embedding(), DecayGroup::decay);
     if (config.position == PositionKind::learned)
-        positions_ = table.add("embedding.positions", {context_, width_}, init.embedding(width_), DecayGroup::decay);
+        positions_ = table.add("embedding.positions", {context_, width_}, init.embedding(), DecayGroup::decay);
     if (config.position == PositionKind::sinusoidal) fixed_positions_ = sinusoidal_positions(context_, width_);
     if (rope_) {
         const std::int64_t head_width = width_ / config.heads;
         rope_table_.resize(static_cast<std::size_t>(context_ * head_width));
         rope_table(rope_table_.data(), context_, head_width, config.rope.theta);
     }
+    embedding_norm_ = Norm(table, "embedding_norm", width_, norms.embedding);
     for (std::int64_t layer = 0; layer < config.layers; ++layer)
-        blocks_.emplace_back(table, "blocks." + std::to_string(layer), config, init);
-    if (config.final_norm == Switch::on) final_norm_ = Norm(table, "final_norm", width_, config.norm);
+        blocks_.emplace_back(table, "blocks." + std::to_string(layer), config, norms, layer);
+    final_norm_ = Norm(table, "final_norm", width_, norms.final);
     head_ = config.tie_embeddings
                 ? table.tie("head.weight", tokens_)
                 : table.add("head.weight", {vocabulary, width_}, init.matrix(width_, vocabulary), DecayGroup::decay);
@@ -50,8 +54,8 @@ Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
         rope_ ? tape.constant({context_, static_cast<std::int64_t>(rope_table_.size()) / context_}, rope_table_.data())
               : Var{};
 
-    Var x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time);
-    x = ops::dropout(tape, x, dropout_);
+    Var x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time, embedding_scale_);
+    x = ops::dropout(tape, embedding_norm_(tape, x), dropout_);
     for (const Block& block : blocks_)
         x = block(tape, x, batch.shape, angles);
     return ops::linear(tape, final_norm_(tape, x), head_(tape));

@@ -323,8 +323,9 @@ struct Tensor {
     float* values;
 };
 
-void add_tensors(std::vector<Tensor>& tensors, const ParamTable& table, const std::string& suffix, float* values) {
-    for (const Param& param : table.params())
+void add_tensors(std::vector<Tensor>& tensors, std::span<const Param> params, const std::string& suffix,
+                 float* values) {
+    for (const Param& param : params)
         tensors.push_back({param.name + suffix,
                            {param.shape.dims.begin(), param.shape.dims.begin() + param.shape.rank},
                            values + param.offset});
@@ -332,14 +333,15 @@ void add_tensors(std::vector<Tensor>& tensors, const ParamTable& table, const st
 
 std::vector<Tensor> param_tensors(const ParamTable& table) {
     std::vector<Tensor> tensors;
-    add_tensors(tensors, table, "", table.values());
+    add_tensors(tensors, table.params(), "", table.values());
+    add_tensors(tensors, table.buffers(), "", table.values());
     return tensors;
 }
 
 std::vector<Tensor> moment_tensors(const ParamTable& table, std::span<const Moment> moments) {
     std::vector<Tensor> tensors;
     for (const Moment& moment : moments)
-        add_tensors(tensors, table, "." + std::string(moment.name), moment.values);
+        add_tensors(tensors, table.params(), "." + std::string(moment.name), moment.values);
     return tensors;
 }
 

@@ -56,8 +56,9 @@ Transformer ready_model(ParamTable& table, const Config& config, std::int64_t vo
 
 Learner::Learner(const Config& config, const Dataset& data)
     : config_(config), data_(data), sampler_(data.train(), config.seed),
-      model_(ready_model(table_, config, data.vocab_size())), optimizer_(config.optimizer, table_),
-      tape_(ops::registry()), inputs_(static_cast<std::size_t>(tokens_per_step())), targets_(inputs_.size()) {
+      model_(ready_model(table_, config, data.vocab_size())), statistics_(table_, config.model.norm.momentum),
+      optimizer_(config.optimizer, table_), tape_(ops::registry()),
+      inputs_(static_cast<std::size_t>(tokens_per_step())), targets_(inputs_.size()) {
     pin_blas();
 }
 
@@ -82,6 +83,7 @@ Learner::Step Learner::step(std::int64_t step) {
     const auto tokens = static_cast<double>(tokens_per_step());
     sampler_.batch(step, config_.train.batch, context, inputs_.data(), targets_.data());
     ops::CrossEntropySums sums;
+    statistics_.begin();
     for (std::int64_t i = 0; i < micro_batches; ++i) {
         const auto offset = static_cast<std::size_t>(i * micro_batch * context);
         const auto count = static_cast<std::size_t>(micro_batch * context);
@@ -91,6 +93,7 @@ Learner::Step Learner::step(std::int64_t step) {
         const Var logits = model_(tape_, {inputs, {micro_batch, context}});
         const Var loss = ops::cross_entropy(tape_, logits, targets, 1 / tokens, config_.loss.z_loss);
         sums += ops::cross_entropy_sums(tape_, loss);
+        statistics_.observe(tape_);
         tape_.backward(loss, {.accumulate = i > 0});
     }
     record.loss = sums.nll / tokens;
@@ -108,6 +111,8 @@ Learner::Step Learner::step(std::int64_t step) {
         result.non_finite = "the loss";
     else if (!std::isfinite(record.gradient_norm))
         result.non_finite = "the gradient of " + first_non_finite(table_.gradients());
+    else if (!statistics_.update())
+        result.non_finite = "a batchnorm's statistic";
 
     if (result.non_finite.empty()) {
         // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.

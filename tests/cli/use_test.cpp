@@ -162,10 +162,23 @@ TEST_CASE("explain writes the block's equation with its norms and values") {
          "x ← x + dropout(Attention(x); p=0.1)",
          "logits = x Hᵀ"},
         {{"model.norm.kind=none"}, "x ← x + Attention(x)", "logits = x Eᵀ"},
+        {{"model.norm.placement=sandwich", "model.norm.kind=dyt", "model.norm.out.kind=rmsnorm"},
+         "x ← x + RMSNorm(Attention(DyT(x; α=0.5)); eps=1e-5)",
+         "logits = DyT(x; α=0.5) Eᵀ"},
+        {{"model.norm.placement=deepnorm", "model.init.kind=deepnorm"},
+         "x ← LayerNorm(1.414 x + Attention(x); eps=1e-5)",
+         "logits = x Eᵀ"},
+        {{"model.norm.kind=rmsnorm", "model.norm.partial=0.25", "model.residual=layerscale",
+          "model.norm.depth_scale=inv_sqrt"},
+         "x ← x + a ∘ Attention(RMSNorm(x; eps=1e-5, p=0.25) / √l)",
+         "logits = RMSNorm(x; eps=1e-5, p=0.25) Eᵀ"},
+        {{"model.norm.attn={\"out\": true}", "model.norm.final.kind=scalenorm"},
+         "x ← x + LayerNorm(Attention(x); eps=1e-5)",
+         "logits = ScaleNorm(x; eps=1e-5) Eᵀ"},
     }));
     CAPTURE(overrides);
     const Json json = explain(work, overrides);
-    CHECK(json.at("block").at(0) == attention);
+    CHECK(json.at("blocks").at(0).at("attention") == attention);
     CHECK(json.at("output") == output);
 
     Workplace::Arguments words{"explain", "small.json"};
@@ -175,6 +188,90 @@ TEST_CASE("explain writes the block's equation with its norms and values") {
     CHECK(text.status == 0);
     CHECK(contains(text.out, "2 times:\n    " + attention + "\n"));
     CHECK(contains(text.out, output + "\n"));
+}
+
+TEST_CASE("explain names blocks that differ, and everything within a sublayer") {
+    Workplace work;
+    work.write_small_run();
+    const Json mixed = explain(work, {"model.layers=4", "model.norm.layers=[{\"until\": 0.25, \"ffn\": \"post\"}]"});
+    REQUIRE(mixed.at("blocks").size() == 2);
+    CHECK(mixed.at("blocks").at(0).at("last") == 1);
+    CHECK(mixed.at("blocks").at(0).at("ffn") == "x ← LayerNorm(x + FFN(x); eps=1e-5)");
+    CHECK(mixed.at("blocks").at(1).at("first") == 2);
+    CHECK(mixed.at("blocks").at(1).at("ffn") == "x ← x + FFN(LayerNorm(x; eps=1e-5))");
+    const Outcome text = work.run({"explain", "small.json", "--set", "model.layers=4", "--set",
+                                   "model.norm.layers=[{\"until\": 0.25, \"ffn\": \"post\"}]"});
+    CHECK(contains(text.out, "\nblock 1:\n"));
+    CHECK(contains(text.out, "\nblocks 2 to 4:\n"));
+
+    const Json scheme = explain(work, {"model.qk_norm=head", "model.norm.qk.kind=rmsnorm", "model.v_norm=full",
+                                       "model.logit_softcap=30", "model.head_scale=true", "model.ffn.inner_norm=true",
+                                       "model.embedding.norm=true", "model.embedding.scale=sqrt_width"});
+    const std::string meanings = scheme.at("meanings").dump();
+    for (const char* part : {"30 tanh(Q Kᵀ / √", "Q ← RMSNorm(Q; eps=1e-5) and K likewise, head by head",
+                             "V ← LayerNorm(V; eps=1e-5), all heads together", "each head's output times a learned",
+                             "LayerNorm(gelu(x Uᵀ); eps=1e-5) Wᵀ", "RMSNorm: x / √(mean(x²) + eps), per token"})
+        CHECK(contains(meanings, part));
+    CHECK(contains(scheme.at("embedding").get<std::string>(), "x = LayerNorm(√"));
+}
+
+TEST_CASE("explain shows what a batchnorm keeps, and what norms cost") {
+    Workplace work;
+    work.write_small_run();
+    const Json json = explain(work, {"model.norm.kind=batchnorm"});
+    REQUIRE(json.at("buffers").size() == 6); // mean and variance of the norms of attention, of ffn and at the end
+    CHECK(json.at("buffers").at(0).at("name") == "blocks.*.attention.pre_norm.running_mean");
+    const Json cost = json.at("norm_cost");
+    CHECK(cost.at("norms") == 5);
+    const double share = cost.at("share_of_step_estimated");
+    CHECK((share > 0 && share < 1));
+    CHECK(cost.at("bandwidth").get<double>() > 1e8);
+    const Outcome text = work.run({"explain", "small.json"});
+    CHECK(contains(text.out, "% of a step: an estimate from this machine's limits"));
+    CHECK(contains(work.run({"explain", "small.json", "--set", "model.norm.placement=none"}).out, "\nnorms: none\n"));
+}
+
+TEST_CASE("explain of two configs shows what differs, in equations and keys") {
+    Workplace work;
+    work.write_small_run();
+    write(work / "other.json", R"({"extends": "small.json", "model": {"norm": {"placement": "post"},
+        "final_norm": "on"}, "optimizer": {"lr": 0.5}})");
+    const Outcome outcome = work.run({"explain", "small.json", "other.json", "--json"});
+    CAPTURE(outcome.err);
+    REQUIRE(outcome.status == 0);
+    const Json json = Json::parse(outcome.out);
+    REQUIRE(json.at("equations").size() == 2);
+    CHECK(json.at("equations").at(0).at("where") == "blocks 1 to 2, attention");
+    CHECK(json.at("equations").at(0).at("a") == "x ← x + Attention(LayerNorm(x; eps=1e-5))");
+    CHECK(json.at("equations").at(0).at("b") == "x ← LayerNorm(x + Attention(x); eps=1e-5)");
+    CHECK(json.at("equations").at(1).at("where") == "blocks 1 to 2, ffn");
+    REQUIRE(json.at("keys").size() == 2);
+    CHECK(json.at("keys").at(0).at("path") == "model.norm.placement");
+    CHECK(json.at("keys").at(0).at("b") == "post");
+    CHECK(json.at("keys").at(1).at("b") == 0.5);
+    CHECK(json.at("warnings_a").empty());
+    REQUIRE(json.at("warnings_b").size() == 1);
+    CHECK(json.at("warnings_b").at(0).at("name") == "post_with_final_norm");
+
+    const Outcome text = work.run({"explain", "small.json", "other.json"});
+    CHECK(contains(text.out, "b  x ← LayerNorm(x + FFN(x); eps=1e-5)\n"));
+    CHECK(contains(text.out, "in b alone\nwarning: placement post with a final norm"));
+    const Outcome same = work.run({"explain", "small.json", "small.json"});
+    CHECK(contains(same.out, "no key differs"));
+    CHECK(work.run({"explain", "small.json", "missing.json"}).status == 2);
+}
+
+TEST_CASE("check and train refuse the same norms, in the same words") {
+    Workplace work;
+    work.write_small_run();
+    write(work / "bad.json", "{\"extends\": \"small.json\",\n\"model\": {\"norm\":\n{\"momentum\": 0.5}}}");
+    const Outcome checked = work.run({"check", "bad.json"}), trained = work.run({"train", "bad.json", "--out", "bad"});
+    CHECK(checked.status == 2);
+    CHECK(trained.status == 2);
+    CHECK(contains(checked.err, "bad.json:3: model.norm.momentum: model.norm.momentum 0.5 changes nothing"));
+    CHECK(lines_of(checked.err).front() == lines_of(trained.err).front());
+    CHECK(
+        contains(work.run({"check", "small.json", "--set", "model.norm.partial=2"}).err, "--set: model.norm.partial"));
 }
 
 TEST_CASE("explain's table adds up, and is that of the model that is trained") {
@@ -220,11 +317,21 @@ TEST_CASE("explain warns of what is known to go wrong, and of nothing else") {
         {{"model.norm.placement=post", "model.layers=11", "schedule.warmup=0"}, {"post_deep_without_warmup"}},
         {{"model.norm.placement=post", "model.layers=10", "schedule.warmup=0"}, {}},
         {{"model.norm.placement=post", "model.layers=11"}, {}},
-        {{"model.norm.eps=0"}, {"eps_zero"}},
         {{"model.norm.eps=1e-12"}, {"eps_unresolved"}},
         {{"model.norm.eps=0.01"}, {"eps_large"}},
         {{"model.init.std=0.5"}, {"tied_large_logits"}},
         {{"model.init.std=0.5", "model.tie_embeddings=false"}, {}},
+        {{"model.norm.placement=none", "model.residual=rezero"}, {}},
+        {{"model.norm.placement=none", "model.residual=rezero", "model.layers=200"}, {"no_norm_too_deep"}},
+        {{"model.norm.placement=sandwich", "model.final_norm=off"}, {"pre_without_final_norm"}},
+        {{"model.norm.placement=branch_out"}, {}},
+        {{"model.norm.kind=batchnorm"}, {"batchnorm_sees_future"}},
+        {{"model.norm.kind=batchnorm", "train.micro_batch=1"}, {"batchnorm_sees_future", "batchnorm_micro_batches"}},
+        {{"model.norm.placement=deepnorm"}, {"deepnorm_with_other_init"}},
+        {{"model.norm.placement=deepnorm", "model.init.kind=deepnorm"}, {}},
+        {{"model.init.kind=deepnorm"}, {"deepnorm_init_alone"}},
+        {{"model.norm.kind=dyt"}, {}},
+        {{"model.norm.out.eps=1e-12", "model.norm.placement=sandwich"}, {"eps_unresolved"}},
     }));
     CAPTURE(overrides);
     CHECK(warnings(work, overrides) == expected);

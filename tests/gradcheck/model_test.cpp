@@ -1,53 +1,11 @@
 // The gradient of the loss by every parameter of whole models, against central differences.
 
 #include "catch.h"
-#include "tiny_model.h"
+#include "certify.h"
 
-using namespace tiny_model;
+using namespace certify;
 
 namespace {
-
-constexpr std::uint64_t kDirections = 3;
-constexpr std::uint64_t kElements = 2;
-
-/// Every parameter along random directions that move all of its elements, and at single elements.
-Report check_model(TinyModel& model) {
-    Report report;
-    model.differentiate();
-    const ParamTable& table = model.table();
-    for (std::size_t p = 0; p < table.params().size(); ++p) {
-        const Param& param = table.params()[p];
-        const std::size_t count = size_of(param.shape);
-        const real* gradient = table.gradients() + param.offset;
-        real* values = table.values() + param.offset;
-        const Values before(values, values + count);
-
-        const auto check_along = [&](const std::string& what, std::size_t number, auto&& direction) {
-            double analytic = 0;
-            for (std::size_t k = 0; k < count; ++k)
-                analytic += gradient[k] * direction(k);
-            const auto loss_at = [&](double t) {
-                for (std::size_t k = 0; k < count; ++k)
-                    values[k] = before[k] + t * direction(k);
-                return model.loss();
-            };
-            const double expected = derivative([&](double h) { return loss_at(h) - loss_at(-h); });
-            std::copy(before.begin(), before.end(), values);
-            if (!close(expected, analytic)) report.fail(param.name + ", " + what, p, number, analytic, expected);
-        };
-        for (std::uint64_t d = 0; d < kDirections; ++d) {
-            const RandomStream signs(d, param.name);
-            check_along("direction", d, [&](std::size_t k) { return signs.block(k)[0] % 2 == 0 ? 1.0 : -1.0; });
-        }
-        for (std::uint64_t e = 0; e < kElements; ++e) {
-            const auto element = static_cast<std::size_t>(RandomStream(9, param.name).below(e, count));
-            check_along("element", element, [&](std::size_t k) { return k == element ? 1.0 : 0.0; });
-        }
-        // Zeros that are right prove nothing: every parameter matters in every model.
-        report.moves.push_back(std::any_of(gradient, gradient + count, [](real g) { return g != 0; }));
-    }
-    return report;
-}
 
 void require_gradients(const ModelConfig& config) {
     INFO(name_of(config));
@@ -56,7 +14,11 @@ void require_gradients(const ModelConfig& config) {
     const Report report = check_model(model);
     INFO(report.text());
     CHECK(report.failures.empty());
-    CHECK(std::find(report.moves.begin(), report.moves.end(), false) == report.moves.end());
+    for (std::size_t p = 0; p < report.moves.size(); ++p) {
+        const Param& param = model.table().params()[p];
+        INFO(param.name);
+        CHECK((report.moves[p] || is_idle(config, model, param)));
+    }
 }
 
 } // namespace

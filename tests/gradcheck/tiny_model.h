@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ballast/config/load.h"
+#include "ballast/config/norm_layout.h"
 #include "ballast/kernels/softmax.h"
 #include "ballast/nn/transformer.h"
 #include "ballast/ops/ops.h"
@@ -49,7 +50,8 @@ inline std::string name_of(const ModelConfig& model) {
     return std::string(to_string(model.norm.placement)) + ", " + std::string(to_string(model.norm.kind)) +
            ", final norm" + onoff(model.final_norm == Switch::on) + ", tied" + onoff(model.tie_embeddings) +
            ", positions " + std::string(to_string(model.position)) + ", ffn " + std::string(to_string(model.ffn.kind)) +
-           ", kv heads " + std::to_string(model.kv_heads);
+           ", kv heads " + std::to_string(model.kv_heads) + ", qk norm " + std::string(to_string(model.qk_norm)) +
+           ", residual " + std::string(to_string(model.residual));
 }
 
 class TinyModel {
@@ -69,14 +71,15 @@ public:
         }
     }
 
+    // In train mode, as the gradients: a batchnorm has other statistics in evaluation.
     Values logits() {
-        tape_.begin(Mode::eval);
+        tape_.begin(Mode::train);
         const Var y = transformer_(tape_, {kTokens, kSequences});
         return {tape_.data(y), tape_.data(y) + tape_.shape(y).elements()};
     }
 
     double loss() {
-        tape_.begin(Mode::eval);
+        tape_.begin(Mode::train);
         return *tape_.data(put_loss());
     }
 

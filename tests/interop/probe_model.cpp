@@ -5,8 +5,8 @@
 // The directory holds what a command reads: config.json always, and params.safetensors where a model shall not start
 // from its init. What a command finds out goes into result.safetensors there, unless it says otherwise.
 //
-//   model     parameters/NAME, logits, loss and gradients/NAME of the batch in tokens.bin and targets.bin, int32
-//             [batch, time] with the config's train.batch
+//   model     parameters/NAME, logits, loss, gradients/NAME and, in evaluation, eval_logits of the batch in tokens.bin
+//             and targets.bin, int32 [batch, time] with the config's train.batch; buffers count as parameters
 //   train     all steps of the config: inputs, targets, loss, gradient_norm and lr of every step, parameters/NAME at
 //   the
 //             start, trained/NAME and MOMENT/NAME at the end; and a checkpoint in DIRECTORY/checkpoints
@@ -66,6 +66,12 @@ public:
         for (const Param& param : table.params())
             add(prefix + "/" + param.name, param.shape, values + param.offset);
     }
+    /// Parameters and buffers.
+    void add_state(const std::string& prefix, const ParamTable& table) {
+        add_parameters(prefix, table, table.values());
+        for (const Param& buffer : table.buffers())
+            add(prefix + "/" + buffer.name, buffer.shape, table.values() + buffer.offset);
+    }
     void write(const path& directory) const {
         std::vector<TensorSource> sources;
         for (const auto& [name, tensor] : tensors_)
@@ -95,8 +101,9 @@ void load_parameters_of(const path& directory, const ParamTable& table) {
     const path file = directory / "params.safetensors";
     if (!exists(file)) return;
     const SafetensorsFile tensors(file);
-    for (const Param& param : table.params())
-        load(tensors, param.name, param.shape, table.values() + param.offset);
+    for (const std::span<const Param> list : {table.params(), table.buffers()})
+        for (const Param& param : list)
+            load(tensors, param.name, param.shape, table.values() + param.offset);
 }
 
 std::vector<std::int32_t> read_ids(const path& file) {
@@ -124,10 +131,13 @@ void probe_model(const Config& config, const path& directory) {
     tape.backward(loss, {.keep_gradients = true}); // which keeps the logits readable
 
     Result result;
-    result.add_parameters("parameters", table, table.values());
+    result.add_state("parameters", table);
     result.add_parameters("gradients", table, table.gradients());
     result.add("logits", tape.shape(logits), tape.data(logits));
     result.add("loss", tape.shape(loss), tape.data(loss));
+    tape.begin(Mode::eval);
+    const Var evaluated = model(tape, {tokens, shape});
+    result.add("eval_logits", tape.shape(evaluated), tape.data(evaluated));
     result.write(directory);
 }
 
@@ -145,7 +155,7 @@ void probe_train(const Config& config, const path& directory) {
     Learner learner(config, data);
     load_parameters_of(directory, learner.table());
     Result result;
-    result.add_parameters("parameters", learner.table(), learner.table().values());
+    result.add_state("parameters", learner.table());
 
     const std::int64_t steps = config.train.steps;
     std::vector<float> losses, norms, rates;
@@ -162,7 +172,7 @@ void probe_train(const Config& config, const path& directory) {
     result.add("loss", {steps}, losses);
     result.add("gradient_norm", {steps}, norms);
     result.add("lr", {steps}, rates);
-    result.add_parameters("trained", learner.table(), learner.table().values());
+    result.add_state("trained", learner.table());
     for (const Moment& moment : learner.optimizer().moments())
         result.add_parameters(std::string(moment.name), learner.table(), moment.values);
 

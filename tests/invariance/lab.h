@@ -63,13 +63,17 @@ inline Overrides joined(Overrides a, const Overrides& b) {
     return a;
 }
 
-/// "model.norm.placement=post", "model.norm.kind=rmsnorm" for every placement and every kind.
+/// "model.norm.placement=post", "model.norm.kind=rmsnorm" for every placement and every kind that go together: without
+/// norms in the blocks, no kind but the default and `none` has a use.
 inline std::vector<Overrides> every_norm() {
     std::vector<Overrides> all;
     for (const auto& placement : values_of(Placement{}))
-        for (const auto& kind : values_of(NormKind{}))
+        for (const auto& kind : values_of(NormKind{})) {
+            const bool no_place = placement.name == "none", no_kind = kind.value == NormKind::none;
+            if (no_kind != no_place && kind.value != NormConfig{}.kind && (no_kind || no_place)) continue;
             all.push_back(
                 {"model.norm.placement=" + std::string(placement.name), "model.norm.kind=" + std::string(kind.name)});
+        }
     return all;
 }
 

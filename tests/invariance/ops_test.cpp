@@ -31,7 +31,7 @@ struct Call {
 
 Call call_of(const OpDef& op, const OpSample& sample) {
     return {sample, [&op, attributes = sample.attributes](Tape& tape, std::span<const Var> in) {
-                return op_calls::record(tape, op, in, attributes);
+                return tape.record(op, in, attributes);
             }};
 }
 

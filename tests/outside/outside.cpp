@@ -24,7 +24,7 @@ int main() {
 
     ParamTable table;
     const Parameter embedding = table.add("embedding", {vocabulary, width}, ParamInit::normal(0.1), DecayGroup::decay);
-    const Attention attention(table, "attention", config.model, InitRules(config.model.init, 1));
+    const Attention attention(table, "attention", config.model, norm_layout(config.model), InitRules(config.model));
     Residual wrapper;
     wrapper.pre = Norm(table, "pre_norm", width, config.model.norm);
     wrapper.post = Norm(table, "post_norm", width, config.model.norm);

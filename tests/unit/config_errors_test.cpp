@@ -66,9 +66,11 @@ TEST_CASE("an unknown key names the key that was meant", "[config]") {
     CHECK(mistake("\"model\": {\"n_head\": 3}") == "c.json:2: model.n_head: is not a key; did you mean `heads`?");
     CHECK(mistake("\"block_size\": 3") == "c.json:2: block_size: is not a key; did you mean `model.context`?");
     CHECK(mistake("\"log\": {\"banana\": 3}") == "c.json:2: log.banana: is not a key; expected csv");
-    CHECK(mistake("\"model\": {\"extends\": \"x\"}") ==
-          "c.json:2: model.extends: is not a key; expected layers, heads, kv_heads, width, context, ffn, norm, "
-          "final_norm, position, rope, tie_embeddings, bias, dropout or init");
+    CHECK(
+        mistake("\"model\": {\"extends\": \"x\"}") ==
+        "c.json:2: model.extends: is not a key; expected layers, heads, kv_heads, width, context, ffn, norm, "
+        "final_norm, embedding, qk_norm, v_norm, logit_softcap, head_scale, residual, layerscale_init, position, rope, "
+        "tie_embeddings, bias, dropout or init");
 }
 
 TEST_CASE("a value of another type is refused", "[config]") {
@@ -76,11 +78,14 @@ TEST_CASE("a value of another type is refused", "[config]") {
           "c.json:2: model.layers: is \"4\"; expected an integer from 1 to 10000");
     CHECK(mistake("\n\n\"model\": {\"bias\":\n1}") == "c.json:4: model.bias: is 1; expected true or false");
     CHECK(mistake("\"model\": {\"norm\": \"post\"}") ==
-          "c.json:2: model.norm: is \"post\"; expected an object with keys such as kind, placement, eps, gain or bias");
+          "c.json:2: model.norm: is \"post\"; expected an object with keys such as kind, placement, attn, ffn, "
+          "layers, depth_scale, eps, gain, bias, unit_offset, partial, momentum, alpha, attention_alpha, shift, pre, "
+          "out, post, final, embedding, qk, v or inner");
     CHECK(
         mistake("\"model\": null") ==
         "c.json:2: model: is null; expected an object with keys such as layers, heads, kv_heads, width, context, ffn, "
-        "norm, final_norm, position, rope, tie_embeddings, bias, dropout or init");
+        "norm, final_norm, embedding, qk_norm, v_norm, logit_softcap, head_scale, residual, layerscale_init, position, "
+        "rope, tie_embeddings, bias, dropout or init");
     CHECK(mistake("\"optimizer\": {\"lr\": [1]}") == "c.json:2: optimizer.lr: is [1]; expected a number of at least 0");
     CHECK(mistake("\"optimizer\": {\"betas\": [0.9]}") ==
           "c.json:2: optimizer.betas: is [0.9]; expected an array of 2 numbers, each of at least 0 and below 1");
@@ -120,9 +125,9 @@ TEST_CASE("a number outside its range is refused with the range", "[config]") {
 }
 
 TEST_CASE("an unknown enum value names the nearest one", "[config]") {
-    CHECK(
-        mistake("\"model\": {\"norm\": {\"kind\": \"layernrom\"}}") ==
-        "c.json:2: model.norm.kind: is \"layernrom\"; expected none, layernorm or rmsnorm; did you mean `layernorm`?");
+    CHECK(mistake("\"model\": {\"norm\": {\"kind\": \"layernrom\"}}") ==
+          "c.json:2: model.norm.kind: is \"layernrom\"; expected none, layernorm, rmsnorm, batchnorm, "
+          "scalenorm, dyt or derf; did you mean `layernorm`?");
     CHECK(mistake("\"model\": {\"norm\": {\"kind\": \"Rmsnorm\"}}").find("did you mean `rmsnorm`?") !=
           std::string::npos);
     CHECK(mistake("\"model\": {\"position\": 3}") ==

@@ -16,13 +16,23 @@ using namespace ballast;
 
 namespace {
 
-/// Calls f(path, key) for every key of T and of its sections.
+template <class T>
+struct ListOf {
+    static constexpr bool value = false;
+};
+template <class Item>
+struct ListOf<std::vector<Item>> {
+    static constexpr bool value = true;
+};
+
+/// Calls f(path, key) for every key of T, of its sections and of the items of its lists.
 template <class T, class F>
 void walk(const std::string& prefix, const F& f) {
     for_each_key<T>([&]<class M>(const Key<T, M>& key) {
         const std::string path = prefix + std::string(key.name);
         f(path, key);
         if constexpr (HasKeys<M>) walk<M>(path + ".", f);
+        if constexpr (ListOf<M>::value) walk<typename M::value_type>(path + "[].", f);
     });
 }
 
@@ -107,6 +117,7 @@ TEST_CASE("the whole config is made of listed keys", "[config]") {
     walk<Config>("", [&]<class T, class M>(const std::string& path, const Key<T, M>&) {
         INFO(path);
         if constexpr (HasKeys<M>) count(M{});
+        if constexpr (ListOf<M>::value) count(typename M::value_type{});
     });
     count(Config{});
     CHECK(listed <= total);
@@ -114,7 +125,13 @@ TEST_CASE("the whole config is made of listed keys", "[config]") {
 
 TEST_CASE("each enum's names are unique and read back", "[config]") {
     check_enum<NormKind>();
+    check_enum<OwnNormKind>();
+    check_enum<DepthScale>();
+    check_enum<HeadNorm>();
+    check_enum<EmbeddingScale>();
+    check_enum<ResidualKind>();
     check_enum<Placement>();
+    check_enum<OwnPlacement>();
     check_enum<Switch>();
     check_enum<FfnKind>();
     check_enum<PositionKind>();
@@ -140,8 +157,9 @@ TEST_CASE("the schema and the reference list every key with its sentence", "[con
     std::size_t at_schema = 0, at_end = schema.size();
     walk<Config>("", [&](const std::string& path, const auto& key) {
         INFO(path);
-        const auto depth = static_cast<std::size_t>(std::count(path.begin(), path.end(), '.'));
-        const std::string indent(4 + 4 * depth, ' ');
+        // A section's keys stand two levels deeper, those of a list's items three.
+        const auto depth = 2 * std::count(path.begin(), path.end(), '.') + std::count(path.begin(), path.end(), '[');
+        const std::string indent(static_cast<std::size_t>(4 + 2 * depth), ' ');
         // In the order of the list, with the indentation of its section.
         const std::size_t found = schema.find("\n" + indent + "\"" + std::string(key.name) + "\": {\n", at_schema);
         REQUIRE(found < at_end);

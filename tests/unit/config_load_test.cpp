@@ -1,7 +1,10 @@
 #include "ballast/config/load.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -200,18 +203,33 @@ TEST_CASE("the shipped configs are good", "[config]") {
     CHECK(count >= 10);
 }
 
-TEST_CASE("a placement config changes the placement and the name alone", "[config]") {
+TEST_CASE("a norm config changes what it is about and its name alone", "[config]") {
     const fs::path configs = fs::path(BALLAST_SOURCE_DIR) / "configs";
     const Config base = load_config(configs / "quickstart.json");
-    const auto paths = [&](const std::string& file) {
-        std::string out;
-        for (const KeyDifference& difference : diff(base, load_config(configs / "placement" / file)))
-            out += difference.path + " ";
-        return out;
-    };
-    CHECK(paths("pre.json") == "name ");
-    CHECK(paths("post.json") == "name model.norm.placement model.final_norm ");
-    CHECK(paths("none.json") == "name model.norm.placement model.final_norm ");
-    CHECK(paths("pre_rmsnorm.json") == "name model.norm.kind ");
-    CHECK(paths("post_rmsnorm.json") == "name model.norm.kind model.norm.placement model.final_norm ");
+    std::map<std::string, std::string> changes;
+    std::set<std::string> models;
+    for (const auto& entry : fs::directory_iterator(configs / "norm")) {
+        const std::string file = entry.path().stem().string();
+        INFO(file);
+        Config config = load_config(entry.path());
+        for (const KeyDifference& difference : diff(base, config)) {
+            CHECK((difference.path == "name" || difference.path.starts_with("model.")));
+            if (difference.path != "name") changes[file] += difference.path + " ";
+        }
+        std::string name = file;
+        std::replace(name.begin(), name.end(), '_', '-');
+        CHECK(config.name == name);
+        config.name = "any";
+        CHECK(models.insert(to_json(config)).second); // no two are the same
+    }
+    CHECK(changes.size() >= 30);
+    CHECK(changes.count("pre") == 0); // the base is pre-norm itself
+    CHECK(changes["post"] == "model.norm.placement model.final_norm ");
+    CHECK(changes["none"] == "model.norm.placement model.final_norm ");
+    CHECK(changes["pre_rmsnorm"] == "model.norm.kind ");
+    CHECK(changes["post_rmsnorm"] == "model.norm.kind model.norm.placement model.final_norm ");
+    CHECK(changes["mix_ln"] == "model.norm.layers ");
+    CHECK(changes["normformer"] == "model.ffn.inner_norm model.norm.attn model.head_scale ");
+    CHECK(changes["deepnorm"] == "model.norm.placement model.final_norm model.init.kind ");
+    CHECK(changes["dyt"] == "model.norm.kind model.norm.bias ");
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 // Every setting of a run: its default, its limits and one sentence, once. configs/schema.json and docs/config.md are
 // generated from this file. A value of 0 or `automatic` that stands for "derive it" is filled in by `resolve`
@@ -13,13 +14,72 @@
 
 namespace ballast {
 
-enum class NormKind { none, layernorm, rmsnorm };
+enum class NormKind { none, layernorm, rmsnorm, batchnorm, scalenorm, dyt, derf };
 constexpr auto values_of(NormKind) {
     using enum NormKind;
     return std::to_array<EnumValue<NormKind>>({
         {none, "none", "the identity"},
         {layernorm, "layernorm", "subtract the mean, divide by the standard deviation (Ba 2016, arXiv:1607.06450)"},
         {rmsnorm, "rmsnorm", "divide by the root mean square (Zhang & Sennrich 2019, arXiv:1910.07467)"},
+        {batchnorm, "batchnorm", "each feature over batch and time (Ioffe & Szegedy 2015, arXiv:1502.03167)"},
+        {scalenorm, "scalenorm", "a learned length for every row (Nguyen & Salazar 2019, arXiv:1910.05895)"},
+        {dyt, "dyt", "tanh(alpha x), no statistics (Zhu 2025, arXiv:2503.10622)"},
+        {derf, "derf", "erf(alpha x + shift), no statistics (Chen 2025, arXiv:2512.10938)"},
+    });
+}
+
+/// A NormKind, or `auto`: model.norm.kind. `auto` stands in the place of `none`.
+enum class OwnNormKind { automatic };
+constexpr auto values_of(OwnNormKind) {
+    constexpr auto kinds = values_of(NormKind{});
+    std::array<EnumValue<OwnNormKind>, kinds.size()> values{};
+    values[0] = {OwnNormKind::automatic, "auto", ""};
+    for (std::size_t i = 1; i < kinds.size(); ++i)
+        values[i] = {static_cast<OwnNormKind>(i), kinds[i].name, ""};
+    return values;
+}
+
+enum class DepthScale { none, inv_sqrt };
+constexpr auto values_of(DepthScale) {
+    using enum DepthScale;
+    return std::to_array<EnumValue<DepthScale>>({
+        {none, "none", ""},
+        {inv_sqrt, "inv_sqrt", "1/sqrt(l) in block l, from 1 (LayerNorm scaling; Sun 2025, arXiv:2502.05795)"},
+    });
+}
+
+/// What a norm within attention normalizes as one row.
+enum class HeadNorm { none, head, full };
+constexpr auto values_of(HeadNorm) {
+    using enum HeadNorm;
+    return std::to_array<EnumValue<HeadNorm>>({
+        {none, "none", "no norm"},
+        {head, "head", "each head by itself, with one gain for all (Dehghani 2023, arXiv:2302.05442)"},
+        {full, "full", "all heads together (OLMo 2, 2024, arXiv:2501.00656)"},
+    });
+}
+
+enum class EmbeddingScale { none, sqrt_width };
+constexpr auto values_of(EmbeddingScale) {
+    using enum EmbeddingScale;
+    return std::to_array<EnumValue<EmbeddingScale>>({
+        {none, "none", ""},
+        {sqrt_width, "sqrt_width", "the root of model.width (Vaswani 2017, arXiv:1706.03762, section 3.4)"},
+    });
+}
+
+enum class ResidualKind { plain, rezero, skipinit, layerscale, fixup };
+constexpr auto values_of(ResidualKind) {
+    using enum ResidualKind;
+    return std::to_array<EnumValue<ResidualKind>>({
+        {plain, "plain", "as it is"},
+        {rezero, "rezero",
+         "times a learned scalar for each block, 0 at the start (Bachlechner 2020, arXiv:2003.04887)"},
+        {skipinit, "skipinit",
+         "times a learned scalar for each branch, 0 at the start (De & Smith 2020, "
+         "arXiv:2002.10444)"},
+        {layerscale, "layerscale", "times a learned vector, small at the start (Touvron 2021, arXiv:2103.17239)"},
+        {fixup, "fixup", "its last matrix starts at 0, the one before scaled by depth (Zhang 2019, arXiv:1901.09321)"},
     });
 }
 
@@ -59,13 +119,18 @@ constexpr auto values_of(PositionKind) {
     });
 }
 
-enum class InitKind { gpt2, xavier, fan_in };
+enum class InitKind { gpt2, xavier, fan_in, small, deepnorm, depth_scaled };
 constexpr auto values_of(InitKind) {
     using enum InitKind;
     return std::to_array<EnumValue<InitKind>>({
         {gpt2, "gpt2", "normal with `model.init.std`; the last matrix of each branch divided by sqrt(2 layers)"},
         {xavier, "xavier", "uniform with variance 2 / (inputs + outputs) (Glorot & Bengio 2010)"},
         {fan_in, "fan_in", "normal with variance 1 / inputs"},
+        {small, "small", "normal with variance 2 / (5 widths) (Nguyen & Salazar 2019, arXiv:1910.05895)"},
+        {deepnorm, "deepnorm",
+         "xavier, normal; values, attention's last matrix and ffn times (8 layers)^(-1/4) (Wang "
+         "2022, arXiv:2203.00555)"},
+        {depth_scaled, "depth_scaled", "xavier divided by sqrt(l) in block l, from 1 (Zhang 2019, arXiv:1908.11365)"},
     });
 }
 
@@ -118,6 +183,9 @@ constexpr auto values_of(ScheduleKind) {
     });
 }
 
+/// Smaller ones are 0 or denormal in float: nothing that is added to could tell.
+inline constexpr double kLeastNormEps = 1e-37;
+
 struct TokenizerConfig {
     BALLAST_KEYS_BEGIN(TokenizerConfig);
     TokenizerKind kind = TokenizerKind::character;
@@ -148,6 +216,38 @@ struct FfnConfig {
     std::int64_t width = 0;
     BALLAST_KEY(width, "Hidden width; 0: 4 model widths; gated: 8/3, rounded up to a multiple of 8.",
                 between(0, 4194304));
+    bool inner_norm = false;
+    BALLAST_KEY(inner_norm, "A norm in front of the last matrix (NormFormer; Shleifer 2021, arXiv:2110.09456).");
+    BALLAST_KEYS_END;
+};
+
+/// Where one norm of the model differs from `model.norm`.
+struct OwnNormConfig {
+    BALLAST_KEYS_BEGIN(OwnNormConfig);
+    OwnNormKind kind = OwnNormKind::automatic;
+    BALLAST_KEY(kind, "What it computes; auto: `model.norm.kind`.");
+    double eps = 0;
+    BALLAST_KEY(eps, "Its eps; 0: `model.norm.eps`.", at_least(0));
+    Switch gain = Switch::automatic;
+    BALLAST_KEY(gain, "Whether it has a gain; auto: `model.norm.gain`.");
+    Switch bias = Switch::automatic;
+    BALLAST_KEY(bias,
+                "Whether it has a bias; auto: `model.norm.bias`, or what that is by default for a kind of its own.");
+    BALLAST_KEYS_END;
+};
+
+/// The placement of the first blocks.
+struct DepthPlacementConfig {
+    BALLAST_KEYS_BEGIN(DepthPlacementConfig);
+    double until = 0;
+    BALLAST_KEY(until, "Share of the depth where this ends; it begins where the entry before ends.",
+                above(0).at_most(1));
+    OwnPlacement placement = OwnPlacement::automatic;
+    BALLAST_KEY(placement, "Where the norms of these blocks sit; auto: as in the other blocks.");
+    OwnPlacement attn = OwnPlacement::automatic;
+    BALLAST_KEY(attn, "That of the attention sublayers; auto: `placement` of this entry.");
+    OwnPlacement ffn = OwnPlacement::automatic;
+    BALLAST_KEY(ffn, "That of the feed-forward sublayers; auto: `placement` of this entry.");
     BALLAST_KEYS_END;
 };
 
@@ -157,12 +257,61 @@ struct NormConfig {
     BALLAST_KEY(kind, "What a norm computes.");
     Placement placement = placement_named("pre");
     BALLAST_KEY(placement, "Where the norms of a block sit.");
+    OwnPlacement attn = OwnPlacement::automatic;
+    BALLAST_KEY(attn, "Where those of the attention sublayers sit; auto: `placement`.");
+    OwnPlacement ffn = OwnPlacement::automatic;
+    BALLAST_KEY(ffn, "Where those of the feed-forward sublayers sit; auto: `placement`.");
+    std::vector<DepthPlacementConfig> layers;
+    BALLAST_KEY(layers, "Placements of the first blocks, in the order of depth (Mix-LN; Li 2024, arXiv:2412.13795).");
+    DepthScale depth_scale = DepthScale::none;
+    BALLAST_KEY(depth_scale, "A factor on the output of every norm in front of a sublayer.");
     double eps = 1e-5;
-    BALLAST_KEY(eps, "Added to the variance or mean square, inside the root.", at_least(0));
+    BALLAST_KEY(eps, "Added to the variance or mean square, inside the root; scalenorm: the least length.",
+                at_least(kLeastNormEps));
     bool gain = true;
-    BALLAST_KEY(gain, "Whether a norm has a trained factor per feature.");
+    BALLAST_KEY(gain, "Whether a norm has a trained factor per feature; scalenorm always has its one.");
     Switch bias = Switch::automatic;
-    BALLAST_KEY(bias, "Whether a layernorm has a trained offset per feature; auto follows `model.bias`.");
+    BALLAST_KEY(bias,
+                "Whether a norm has a trained offset per feature; auto: layernorm follows `model.bias`; batchnorm, "
+                "dyt and derf have one.");
+    bool unit_offset = false;
+    BALLAST_KEY(unit_offset, "rmsnorm: the factor is 1 + gain, and gain starts at 0 (Gemma, 2024, arXiv:2403.08295).");
+    double partial = 1;
+    BALLAST_KEY(partial, "rmsnorm: share of the features, the first ones, whose mean square counts.",
+                above(0).at_most(1));
+    double momentum = 0.1;
+    BALLAST_KEY(momentum, "batchnorm: share of a step's statistics in the new running ones.", above(0).at_most(1));
+    double alpha = 0.5;
+    BALLAST_KEY(alpha, "dyt, derf: the learned factor of the input at the start.", above(0));
+    double attention_alpha = 0;
+    BALLAST_KEY(attention_alpha, "dyt, derf: `alpha` of the attention sublayers' norms; 0: `alpha`.", at_least(0));
+    double shift = 0;
+    BALLAST_KEY(shift, "derf: the learned offset of the input at the start.");
+    OwnNormConfig pre;
+    BALLAST_KEY(pre, "The norms in front of the sublayers, where they differ.");
+    OwnNormConfig out;
+    BALLAST_KEY(out, "The norms behind the sublayers, on their branch, where they differ.");
+    OwnNormConfig post;
+    BALLAST_KEY(post, "The norms behind the residual sums, where they differ.");
+    OwnNormConfig final;
+    BALLAST_KEY(final, "The norm of `model.final_norm`, where it differs.");
+    OwnNormConfig embedding;
+    BALLAST_KEY(embedding, "The norm of `model.embedding.norm`, where it differs.");
+    OwnNormConfig qk;
+    BALLAST_KEY(qk, "The norms of `model.qk_norm`, where they differ.");
+    OwnNormConfig v;
+    BALLAST_KEY(v, "The norms of `model.v_norm`, where they differ.");
+    OwnNormConfig inner;
+    BALLAST_KEY(inner, "The norms of `model.ffn.inner_norm`, where they differ.");
+    BALLAST_KEYS_END;
+};
+
+struct EmbeddingConfig {
+    BALLAST_KEYS_BEGIN(EmbeddingConfig);
+    EmbeddingScale scale = EmbeddingScale::none;
+    BALLAST_KEY(scale, "A factor on the token embeddings; positions are added behind it.");
+    bool norm = false;
+    BALLAST_KEY(norm, "A norm in front of the first block (Peri-LN; Kim 2025, arXiv:2502.02732).");
     BALLAST_KEYS_END;
 };
 
@@ -197,9 +346,28 @@ struct ModelConfig {
     FfnConfig ffn;
     BALLAST_KEY(ffn, "The feed-forward sublayer.");
     NormConfig norm;
-    BALLAST_KEY(norm, "The norms in the blocks.");
+    BALLAST_KEY(norm, "The norms of the network.");
     Switch final_norm = Switch::automatic;
-    BALLAST_KEY(final_norm, "A norm before the output layer; auto: on for placement `pre`, otherwise off.");
+    BALLAST_KEY(final_norm,
+                "A norm before the output layer; auto: on where the last block leaves the stream without one.");
+    EmbeddingConfig embedding;
+    BALLAST_KEY(embedding, "From tokens to the residual stream.");
+    HeadNorm qk_norm = HeadNorm::none;
+    BALLAST_KEY(qk_norm, "A norm of the queries and one of the keys, before they are rotated.");
+    HeadNorm v_norm = HeadNorm::none;
+    BALLAST_KEY(v_norm, "A norm of the values.");
+    double logit_softcap = 0;
+    BALLAST_KEY(logit_softcap,
+                "Bound c of attention's logits, c tanh(logit / c) (Gemma 2, 2024, arXiv:2408.00118); 0: none.",
+                at_least(0));
+    bool head_scale = false;
+    BALLAST_KEY(head_scale, "A learned factor for each head's output (NormFormer; Shleifer 2021, arXiv:2110.09456).");
+    ResidualKind residual = ResidualKind::plain;
+    BALLAST_KEY(residual, "What a branch is multiplied with before it is added to the stream.");
+    double layerscale_init = 0;
+    BALLAST_KEY(layerscale_init,
+                "layerscale: the vector at the start; 0: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.",
+                at_least(0));
     PositionKind position = PositionKind::learned;
     BALLAST_KEY(position, "How the model knows the order of the tokens.");
     RopeConfig rope;

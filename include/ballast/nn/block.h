@@ -15,72 +15,93 @@ struct SequenceShape {
     std::int64_t time;
 };
 
-/// The residual wrapper around every sublayer f, with three slots for norms:
+/// The residual wrapper around every sublayer f, with three slots for norms (config/norm_layout.h):
 ///
-///     y = post(skip_scale * x + branch_scale * dropout(out(f(pre(x)))))
+///     y = post(skip_scale * x + scale * dropout(out(f(pre_scale * pre(x)))))
 ///
-/// Which slots hold a norm is a row of the placement table (config/placement.h); the others are the identity.
+/// `scale` is a parameter where `model.residual` has one, and otherwise 1.
 struct Residual {
     Norm pre;
     Norm out;
     Norm post;
+    double pre_scale = 1;
     double skip_scale = 1;
-    double branch_scale = 1;
+    Parameter scale; ///< [1] or [width]
     double dropout = 0;
 
     Residual() = default;
-    /// Norms are called NAME.pre_norm, NAME.out_norm and NAME.post_norm.
-    Residual(ParamTable& table, const std::string& name, const ModelConfig& config);
+    /// Norms are called NAME.pre_norm, NAME.out_norm and NAME.post_norm. `branch_scale` may be unset.
+    Residual(ParamTable& table, const std::string& name, const SublayerNorms& norms, Parameter branch_scale,
+             const ModelConfig& config);
 
     /// `sublayer` is called as Var(Tape&, Var).
     template <class Sublayer>
     Var operator()(Tape& tape, Var x, Sublayer&& sublayer) const {
-        const Var branch = ops::dropout(tape, out(tape, sublayer(tape, pre(tape, x))), dropout);
-        return post(tape, ops::residual(tape, x, branch, skip_scale, branch_scale));
+        Var in = pre(tape, x);
+        if (pre_scale != 1) in = ops::affine(tape, in, pre_scale, 0);
+        const Var branch = ops::dropout(tape, out(tape, sublayer(tape, in)), dropout);
+        const Var sum = scale ? ops::residual_scaled(tape, x, branch, scale(tape), skip_scale, 1)
+                              : ops::residual(tape, x, branch, skip_scale, 1);
+        return post(tape, sum);
     }
 };
 
 /// Causal multi-head or grouped-query self-attention. NAME.qkv stacks the query, key and value projections; NAME.output
-/// is the last matrix of the branch.
+/// is the last matrix of the branch. Norms of queries, keys and values are called NAME.q_norm, NAME.k_norm and
+/// NAME.v_norm; NAME.head_scale [heads], ones at the start, multiplies what the heads bring out.
 struct Attention {
     Linear qkv;
     Linear output;
+    Norm q_norm, k_norm, v_norm;
+    HeadNorm qk_rows = HeadNorm::none; ///< what q_norm and k_norm take as a row
+    HeadNorm v_rows = HeadNorm::none;
+    Parameter head_scale;
     std::int64_t heads = 1;
     std::int64_t kv_heads = 1;
     std::int64_t head_width = 1;
+    double logit_softcap = 0;
     bool rope = false;
     bool alibi = false;
 
     Attention() = default;
-    Attention(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init);
+    Attention(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+              const InitRules& init);
 
     /// `rope_table` is a constant [time or more, head_width], looked at when `rope` is set.
     Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const;
+
+private:
+    Var normalized(Tape& tape, Var packed) const;
 };
 
 /// Feed-forward network: width -> hidden -> width. NAME.input holds gate and up, stacked, where the kind is gated;
-/// NAME.output is the last matrix of the branch.
+/// NAME.output is the last matrix of the branch, and NAME.inner_norm a norm in front of it.
 struct Ffn {
     Linear input;
+    Norm inner_norm;
     Linear output;
     Activation activation = Activation::identity;
     bool gated = false;
 
     Ffn() = default;
-    Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init);
+    Ffn(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+        const InitRules& init);
 
     Var operator()(Tape& tape, Var x) const;
 };
 
 /// One layer of the network: attention, then feed-forward, each in its residual wrapper. Parameters are called
-/// NAME.attention.* and NAME.ffn.*.
+/// NAME.attention.* and NAME.ffn.*. The factors of the branches, where `model.residual` has any: NAME.residual_scale
+/// [1] for both (rezero), NAME.attention.branch_scale and NAME.ffn.branch_scale [1] (skipinit) or [width] (layerscale).
 struct Block {
     Residual attention_residual;
     Attention attention;
     Residual ffn_residual;
     Ffn ffn;
 
-    Block(ParamTable& table, const std::string& name, const ModelConfig& config, const InitRules& init);
+    /// Block `index`, from 0, of the model.
+    Block(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
+          std::int64_t index);
 
     Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const;
 };

@@ -2,23 +2,24 @@
 
 #include <string>
 
-#include "ballast/config/config.h"
+#include "ballast/config/norm_layout.h"
 #include "ballast/nn/params.h"
 
 namespace ballast::inline BALLAST_PRECISION {
 
-/// One norm of the network, of any kind; kind `none` is the identity. Parameters NAME.gain (ones) and NAME.bias (zeros)
-/// [width], as far as the kind and the config have them.
+/// One norm of the network, of any kind; kind `none` is the identity. Parameters, as far as the kind and the config
+/// have them: NAME.gain [width] (ones; zeros with a unit offset; a scalenorm's is [1] and starts at sqrt(width)),
+/// NAME.bias [width] (zeros), NAME.alpha [1] and NAME.shift [1]. Buffers of a batchnorm: NAME.running_mean and
+/// NAME.running_variance [width].
 struct Norm {
-    NormKind kind = NormKind::none;
-    double eps = 0;
-    Parameter gain;
-    Parameter bias;
+    NormSpec spec;
+    Parameter gain, bias, alpha, shift;
+    Buffer running_mean, running_variance;
 
     Norm() = default;
-    /// `config` is resolved: its bias is on or off.
-    Norm(ParamTable& table, const std::string& name, std::int64_t width, const NormConfig& config);
+    Norm(ParamTable& table, const std::string& name, std::int64_t width, const NormSpec& what);
 
+    /// x is [rows, width].
     Var operator()(Tape& tape, Var x) const;
 };
 

@@ -16,8 +16,8 @@ struct TokenBatch {
 };
 
 /// A decoder-only language model: embedding, blocks, final norm, output layer. Parameters are called
-/// embedding.tokens [vocabulary, width], embedding.positions [context, width] (position `learned`), blocks.I.*,
-/// final_norm.* and head.weight [vocabulary, width], which is a second name of embedding.tokens when tied.
+/// embedding.tokens [vocabulary, width], embedding.positions [context, width] (position `learned`), embedding_norm.*,
+/// blocks.I.*, final_norm.* and head.weight [vocabulary, width], which is a second name of embedding.tokens when tied.
 class Transformer {
 public:
     /// Adds the parameters to `table`, which must outlive the model. `config` is resolved (config/load.h).
@@ -34,11 +34,13 @@ private:
     std::int64_t context_;
     std::int64_t width_;
     double dropout_;
+    double embedding_scale_;
     bool rope_;
     Parameter tokens_;
     Parameter positions_;
     std::vector<real> fixed_positions_; ///< sinusoids [context, width]
     std::vector<real> rope_table_;      ///< [context, head width]
+    Norm embedding_norm_;
     std::vector<Block> blocks_;
     Norm final_norm_;
     Parameter head_;

@@ -17,7 +17,7 @@
 
 // Checkpoints: directories RUN/checkpoints/step-NNNNNNNN with
 //   config.json          the resolved config
-//   params.safetensors   every parameter, under its name in the table
+//   params.safetensors   every parameter and buffer, under its name in the table
 //   optim.safetensors    every moment, as "<parameter>.<moment>"
 //   state.json           where training is, and size and checksum of the three files above and of itself
 // One is written under a temporary name in checkpoints/, synced, and renamed, so at every moment, through any crash, it

@@ -8,6 +8,7 @@
 #include "ballast/config/config.h"
 #include "ballast/data/dataset.h"
 #include "ballast/data/sampler.h"
+#include "ballast/nn/running_statistics.h"
 #include "ballast/nn/transformer.h"
 #include "ballast/train/optimizer.h"
 #include "ballast/train/step_record.h"
@@ -60,6 +61,7 @@ private:
     Sampler sampler_;
     ParamTable table_;
     Transformer model_;
+    RunningStatistics statistics_;
     Optimizer optimizer_;
     Tape tape_;
     std::vector<std::int32_t> inputs_;
