@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "beyond_cache.h"
 #include "moments.h"
 #include "row_sums.h"
 

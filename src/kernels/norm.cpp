@@ -18,6 +18,7 @@
 #include <cmath>
 
 #include "ballast/base/parallel.h"
+#include "beyond_cache.h"
 #include "moments.h"
 #include "row_sums.h"
 

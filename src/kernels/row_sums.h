@@ -16,11 +16,6 @@ namespace ballast::inline BALLAST_PRECISION {
 
 inline Grad offset(Grad grad, std::int64_t by) { return grad ? Grad{grad.data + by, grad.add} : grad; }
 
-/// Whether a result is so large that no cache holds it until it is used.
-constexpr bool beyond_cache(std::int64_t elements) {
-    return elements * static_cast<std::int64_t>(sizeof(real)) >= (std::int64_t{32} << 20);
-}
-
 /// A row of partial sums, rounded up to whole vectors of any instruction set (at most 2048 bits): storing part of a
 /// vector and loading it with the next row would stall.
 constexpr std::int64_t padded_width(std::int64_t width) { return (width + 63) / 64 * 64; }

@@ -1,6 +1,8 @@
-// Norms of matrices so large that their results are written past the caches: the same bits as for each part of them.
+// Norms, and sums, of matrices so large that their results are written past the caches: the same bits as for each part
+// of them.
 
 #include "ballast/kernels/batchnorm.h"
+#include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/norm.h"
 #include "kernel_test.h"
 
@@ -39,7 +41,7 @@ void check_parts(Norm&& norm) {
 
 } // namespace
 
-TEST_CASE("a norm of very many rows is that of each of them", "[kernels][norm]") {
+TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kernels][norm]") {
     const Reals gain = random_reals(kWidth, 3), bias = random_reals(kWidth, 4);
     const real eps = real(1e-5);
     on_every_target([&] {
@@ -56,6 +58,10 @@ TEST_CASE("a norm of very many rows is that of each of them", "[kernels][norm]")
         check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
             scalenorm_forward(y, stats.data(), x, 2, rows, kWidth, eps);
             scalenorm_backward({dx, false}, {}, dy, x, 2, stats.data(), rows, kWidth, eps, scratch);
+        });
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            axpby(y, real(0.5), x, real(2), dy, rows * kWidth);
+            axpby(dx, real(1), x, real(-1), dy, rows * kWidth);
         });
         // With given statistics: those of the rows would be another matrix's.
         Reals variance(index(kWidth), real(2)), columns(index(kBatchNormStats * kWidth));
