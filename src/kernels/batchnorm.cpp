@@ -11,11 +11,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "beyond_cache.h"
 #include "moments.h"
 #include "row_sums.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batchnorm.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "simd-inl.h"
@@ -110,16 +112,18 @@ struct Columns {
     }
 };
 
-void normalize_rows(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
-                    std::int64_t width) {
+void normalize_rows(bool stream, real* y, const real* x, const real* stats, const real* gain, const real* bias,
+                    std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && streamable(d, y, width);
     const Columns columns(stats, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto xhat = columns.normalized(at, at.load(d, x + i), i);
             const auto g = load_or(at, d, gain, i, Set(d, real(1)));
             at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
         });
+    if (stream) hwy::FlushStream();
 }
 
 /// Sums of dy * xhat and of dy; they have room for a whole last vector.
@@ -139,13 +143,14 @@ void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, cons
 }
 
 /// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.
-void input_gradient_rows(Grad dx, const real* dy, const real* x, const real* gain, const real* stats, const real* dgain,
-                         const real* dbias, real share, std::int64_t rows, std::int64_t width) {
+void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* gain, const real* stats,
+                         const real* dgain, const real* dbias, real share, std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && !dx.add && streamable(d, dx.data, width);
     const Columns columns(stats, width);
     const auto each = Set(d, share);
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
             auto g = at.load(d, dy + i);
             if (share != 0) {
@@ -155,6 +160,7 @@ void input_gradient_rows(Grad dx, const real* dy, const real* x, const real* gai
             }
             put(at, d, dx, row * width + i, Mul(g, scale));
         });
+    if (stream) hwy::FlushStream();
 }
 
 } // namespace
@@ -215,8 +221,8 @@ void batchnorm_given_statistics(real* stats, const real* mean, const real* varia
 void batchnorm_forward(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
                        std::int64_t width) {
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(normalize_rows)(y + begin * width, x + begin * width, stats, gain, bias, end - begin,
-                                             width);
+        HWY_DYNAMIC_DISPATCH(normalize_rows)(beyond_cache(rows * width), y + begin * width, x + begin * width, stats,
+                                             gain, bias, end - begin, width);
     });
 }
 
@@ -233,8 +239,9 @@ void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
     if (dx) {
         const real share = constant_statistics ? real(0) : 1 / static_cast<real>(rows);
         parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-            HWY_DYNAMIC_DISPATCH(input_gradient_rows)(offset(dx, begin * width), dy + begin * width, x + begin * width,
-                                                      gain, stats, products.data, sums.data, share, end - begin, width);
+            HWY_DYNAMIC_DISPATCH(input_gradient_rows)(beyond_cache(rows * width), offset(dx, begin * width),
+                                                      dy + begin * width, x + begin * width, gain, stats, products.data,
+                                                      sums.data, share, end - begin, width);
         });
     }
     if (dgain) add_scaled(dgain, 1, products.data, width);

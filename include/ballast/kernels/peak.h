@@ -10,8 +10,8 @@ namespace ballast::inline BALLAST_PRECISION {
 double measure_peak_flops(double seconds = 1);
 
 /// Bytes per second that all worker threads together move through memory with y = a * x + z over arrays far larger
-/// than the caches: two reads and a write an element, as the program sees them (that writing a line reads it first is
-/// not counted). The best of several tries; takes about `seconds`.
+/// than the caches: two reads and a write an element, where the processor can do so written past the caches. The best
+/// of several tries; takes about `seconds`.
 double measure_bandwidth(double seconds = 1);
 
 } // namespace ballast::inline BALLAST_PRECISION
