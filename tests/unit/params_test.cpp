@@ -103,22 +103,32 @@ TEST_CASE("the init rules are those of their sources", "[nn]") {
         CHECK(init.kind == kind);
         CHECK(init.value == Approx(value));
     };
-    InitConfig config;
-    config.std = 0.03;
-    const InitRules gpt2(config, 8);
+    ModelConfig model;
+    model.layers = 8;
+    model.width = 64;
+    model.init.std = 0.03;
+    const InitRules gpt2(model);
     check(gpt2.matrix(64, 256), Kind::normal, 0.03);
     check(gpt2.branch_output(256, 64), Kind::normal, 0.03 / 4);
-    check(gpt2.embedding(64), Kind::normal, 0.03);
-    config.kind = InitKind::xavier;
-    const InitRules xavier(config, 8);
+    check(gpt2.embedding(), Kind::normal, 0.03);
+    model.init.kind = InitKind::xavier;
+    const InitRules xavier(model);
     check(xavier.matrix(64, 32), Kind::uniform, 0.25);
     check(xavier.branch_output(64, 32), Kind::uniform, 0.25);
-    check(xavier.embedding(64), Kind::normal, 0.125);
-    config.kind = InitKind::fan_in;
-    const InitRules fan_in(config, 8);
+    check(xavier.embedding(), Kind::normal, 0.125);
+    model.init.kind = InitKind::fan_in;
+    const InitRules fan_in(model);
     check(fan_in.matrix(64, 256), Kind::normal, 0.125);
     check(fan_in.branch_output(256, 64), Kind::normal, 0.0625);
-    check(fan_in.embedding(64), Kind::normal, 0.125);
+    check(fan_in.embedding(), Kind::normal, 0.125);
+    model.init.kind = InitKind::small;
+    check(InitRules(model).matrix(64, 256), Kind::normal, std::sqrt(2.0 / (5 * 64)));
+    model.init.kind = InitKind::deepnorm;
+    const InitRules deepnorm(model);
+    check(deepnorm.matrix(64, 64), Kind::normal, 0.125);
+    check(deepnorm.branch_output(64, 64), Kind::normal, 0.125 * std::pow(64, -0.25));
+    model.init.kind = InitKind::depth_scaled;
+    check(InitRules(model, 3).matrix(64, 32), Kind::uniform, 0.125);
 }
 
 TEST_CASE("a tie is a second name for the same memory", "[nn]") {
