@@ -33,7 +33,8 @@ Json explain(Workplace& work, const Workplace::Arguments& overrides) {
 
 std::vector<std::string> warnings(Workplace& work, const Workplace::Arguments& overrides) {
     std::vector<std::string> names;
-    for (const Json& warning : explain(work, overrides).at("warnings")) {
+    const Json explained = explain(work, overrides);
+    for (const Json& warning : explained.at("warnings")) {
         names.push_back(warning.at("name"));
         for (const char* member : {"message", "reason", "source"})
             CHECK_FALSE(warning.at(member).get<std::string>().empty());
