@@ -1,7 +1,7 @@
 // Normalization of columns. Statistics: rows are cut into groups by the shape alone, one task each; a group goes
 // through its rows in small blocks, which are read from memory once: the block's mean m (rounded), then the sums of
 // d = x - m and d^2. Blocks, and then groups, are merged in double and in index order (Chan, Golub & LeVeque, 1983,
-// equations 1.5).
+// equations 1.5). Means are kept as differences from the first row, so that a large one does not cost digits.
 //
 // Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
 // means are the gradients of bias and gain times gain / rows.
@@ -11,11 +11,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "beyond_cache.h"
 #include "moments.h"
 #include "row_sums.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batchnorm.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "simd-inl.h"
@@ -41,9 +43,10 @@ HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double
     }
 }
 
-/// Mean and sum of the squares of deviations from it, of n <= kBlockColumns columns of a block of rows.
-HWY_INLINE void block_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width,
-                              std::int64_t n) {
+/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of n <= kBlockColumns
+/// columns of a block of rows.
+HWY_INLINE void block_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
+                              std::int64_t width, std::int64_t n) {
     const D d;
     HWY_ALIGN real buffers[3][padded_width(kBlockColumns)];
     real *const centers = buffers[0], *const rests = buffers[1], *const sums = buffers[2];
@@ -65,19 +68,21 @@ HWY_INLINE void block_moments(double* mean, double* squares, const real* x, std:
     });
     for (std::int64_t i = 0; i < n; ++i) {
         const double rest = static_cast<double>(rests[i]) / static_cast<double>(rows);
-        mean[i] = static_cast<double>(centers[i]) + rest;
+        mean[i] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
         squares[i] = static_cast<double>(sums[i]) - rest * rest * static_cast<double>(rows);
     }
 }
 
-void group_moments(double* mean, double* squares, const real* x, std::int64_t rows, std::int64_t width) {
+void group_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
+                   std::int64_t width) {
     double block_mean[kBlockColumns], block_squares[kBlockColumns];
     for (std::int64_t column = 0; column < width; column += kBlockColumns) {
         const std::int64_t n = std::min(kBlockColumns, width - column);
-        block_moments(mean + column, squares + column, x + column, std::min(kBlockRows, rows), width, n);
+        block_moments(mean + column, squares + column, x + column, origin + column, std::min(kBlockRows, rows), width,
+                      n);
         for (std::int64_t row = kBlockRows; row < rows; row += kBlockRows) {
             const std::int64_t more = std::min(kBlockRows, rows - row);
-            block_moments(block_mean, block_squares, x + row * width + column, more, width, n);
+            block_moments(block_mean, block_squares, x + row * width + column, origin + column, more, width, n);
             merge(mean + column, squares + column, static_cast<double>(row), block_mean, block_squares,
                   static_cast<double>(more), n);
         }
@@ -107,16 +112,18 @@ struct Columns {
     }
 };
 
-void normalize_rows(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
-                    std::int64_t width) {
+void normalize_rows(bool stream, real* y, const real* x, const real* stats, const real* gain, const real* bias,
+                    std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && streamable(d, y, width);
     const Columns columns(stats, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto xhat = columns.normalized(at, at.load(d, x + i), i);
             const auto g = load_or(at, d, gain, i, Set(d, real(1)));
             at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
         });
+    if (stream) hwy::FlushStream();
 }
 
 /// Sums of dy * xhat and of dy; they have room for a whole last vector.
@@ -136,13 +143,14 @@ void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, cons
 }
 
 /// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.
-void input_gradient_rows(Grad dx, const real* dy, const real* x, const real* gain, const real* stats, const real* dgain,
-                         const real* dbias, real share, std::int64_t rows, std::int64_t width) {
+void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* gain, const real* stats,
+                         const real* dgain, const real* dbias, real share, std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && !dx.add && streamable(d, dx.data, width);
     const Columns columns(stats, width);
     const auto each = Set(d, share);
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
             auto g = at.load(d, dy + i);
             if (share != 0) {
@@ -152,6 +160,7 @@ void input_gradient_rows(Grad dx, const real* dy, const real* x, const real* gai
             }
             put(at, d, dx, row * width + i, Mul(g, scale));
         });
+    if (stream) hwy::FlushStream();
 }
 
 } // namespace
@@ -169,11 +178,11 @@ HWY_EXPORT(normalize_rows);
 HWY_EXPORT(gradient_sums);
 HWY_EXPORT(input_gradient_rows);
 
-/// Writes one column's statistics.
-void put_statistics(real* stats, std::int64_t width, double mean, double variance, double rstd) {
-    stats[0] = static_cast<real>(mean);
+/// Writes one column's statistics; its mean is high + low.
+void put_statistics(real* stats, std::int64_t width, double high, double low, double variance, double rstd) {
+    stats[0] = static_cast<real>(high + low);
     stats[width] = static_cast<real>(variance);
-    stats[2 * width] = static_cast<real>(mean - static_cast<double>(stats[0]));
+    stats[2 * width] = static_cast<real>(high - static_cast<double>(stats[0]) + low);
     stats[3 * width] = static_cast<real>(rstd);
 }
 
@@ -185,7 +194,7 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
     auto* means = scratch.allocate<double>(groups * width);
     auto* squares = scratch.allocate<double>(groups * width);
     for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width,
+        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width, x,
                                             end - begin, width);
     });
     HWY_DYNAMIC_DISPATCH(merge_groups)(means, squares, groups, rows_per_group(rows, width), rows, width);
@@ -193,10 +202,11 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
     for (std::int64_t i = 0; i < width; ++i) {
         const double variance = std::max(squares[i] / static_cast<double>(rows), 0.0);
         if (in_range(static_cast<real>(variance + e))) {
-            put_statistics(stats + i, width, means[i], variance, 1 / std::sqrt(variance + e));
+            put_statistics(stats + i, width, static_cast<double>(x[i]), means[i], variance,
+                           1 / std::sqrt(variance + e));
         } else {
             const Moments exact = scaled_moments(x + i, rows, width, true);
-            put_statistics(stats + i, width, exact.mean, exact.deviation * exact.deviation,
+            put_statistics(stats + i, width, exact.mean, 0, exact.deviation * exact.deviation,
                            1 / std::hypot(exact.deviation, std::sqrt(e)));
         }
     }
@@ -204,15 +214,15 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
 
 void batchnorm_given_statistics(real* stats, const real* mean, const real* variance, std::int64_t width, real eps) {
     for (std::int64_t i = 0; i < width; ++i)
-        put_statistics(stats + i, width, static_cast<double>(mean[i]), static_cast<double>(variance[i]),
+        put_statistics(stats + i, width, static_cast<double>(mean[i]), 0, static_cast<double>(variance[i]),
                        1 / std::sqrt(static_cast<double>(variance[i]) + static_cast<double>(eps)));
 }
 
 void batchnorm_forward(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
                        std::int64_t width) {
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(normalize_rows)(y + begin * width, x + begin * width, stats, gain, bias, end - begin,
-                                             width);
+        HWY_DYNAMIC_DISPATCH(normalize_rows)(beyond_cache(rows * width), y + begin * width, x + begin * width, stats,
+                                             gain, bias, end - begin, width);
     });
 }
 
@@ -229,8 +239,9 @@ void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
     if (dx) {
         const real share = constant_statistics ? real(0) : 1 / static_cast<real>(rows);
         parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-            HWY_DYNAMIC_DISPATCH(input_gradient_rows)(offset(dx, begin * width), dy + begin * width, x + begin * width,
-                                                      gain, stats, products.data, sums.data, share, end - begin, width);
+            HWY_DYNAMIC_DISPATCH(input_gradient_rows)(beyond_cache(rows * width), offset(dx, begin * width),
+                                                      dy + begin * width, x + begin * width, gain, stats, products.data,
+                                                      sums.data, share, end - begin, width);
         });
     }
     if (dgain) add_scaled(dgain, 1, products.data, width);

@@ -7,9 +7,11 @@
 #include <cmath>
 
 #include "ballast/base/parallel.h"
+#include "beyond_cache.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/elementwise.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "simd-inl.h"
@@ -21,12 +23,14 @@ namespace {
 
 using D = ScalableTag<real>;
 
-void axpby_range(real* y, real a, const real* x, real b, const real* z, std::int64_t n) {
+void axpby_range(bool stream, real* y, real a, const real* x, real b, const real* z, std::int64_t n) {
     const D d;
     const auto va = Set(d, a), vb = Set(d, b);
-    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+    stream = stream && streamable(d, y, n);
+    for_vectors_to(stream, d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
         at.store(MulAdd(va, at.load(d, x + i), Mul(vb, at.load(d, z + i))), d, y + i);
     });
+    if (stream) hwy::FlushStream();
 }
 
 void add_scaled_range(Grad target, real a, const real* x, std::int64_t n) {
@@ -108,7 +112,7 @@ std::int64_t chunk_size(std::int64_t n) { return std::max(kGrain, (n + kChunks -
 
 void axpby(real* y, real a, const real* x, real b, const real* z, std::int64_t n) {
     parallel_ranges(n, kGrain, [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(axpby_range)(y + begin, a, x + begin, b, z + begin, end - begin);
+        HWY_DYNAMIC_DISPATCH(axpby_range)(beyond_cache(n), y + begin, a, x + begin, b, z + begin, end - begin);
     });
 }
 

@@ -8,6 +8,8 @@
 // mean(g)). Both norms share the code: RMS norm is the case without a mean. The sweep that takes the means also adds
 // the row to the sums for gain and bias, which go to one partial buffer per group of rows.
 //
+// Results that no cache can hold are written past the caches, which saves the reading of what is overwritten.
+//
 // Scale norm is worked out as x over its RMS: the length of a long row leaves the range of `real` before its RMS does.
 
 #include "ballast/kernels/norm.h"
@@ -16,11 +18,13 @@
 #include <cmath>
 
 #include "ballast/base/parallel.h"
+#include "beyond_cache.h"
 #include "moments.h"
 #include "row_sums.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/norm.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "simd-inl.h"
@@ -61,18 +65,20 @@ HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width
     }
 }
 
-void layernorm_rows(real* y, real* stats, const real* x, const real* gain, const real* bias, std::int64_t rows,
-                    std::int64_t width, real eps) {
+void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real* gain, const real* bias,
+                    std::int64_t rows, std::int64_t width, real eps) {
     const D d;
+    stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width, stats += kLayerNormStats) {
         layernorm_moments(stats, x, width, eps);
         const auto mean = Set(d, stats[0]), correction = Set(d, stats[1]), rstd = Set(d, stats[2]);
-        for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto xhat = Mul(Sub(Sub(at.load(d, x + i), mean), correction), rstd);
             const auto g = load_or(at, d, gain, i, Set(d, real(1)));
             at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
         });
     }
+    if (stream) hwy::FlushStream();
 }
 
 /// Mean of the squares of n elements.
@@ -92,9 +98,10 @@ HWY_INLINE Vec<D> offset_gain(Access at, const real* gain, real offset, std::int
     return Add(load_or(at, d, gain, i, Set(d, 1 - offset)), Set(d, offset));
 }
 
-void rmsnorm_rows(real* y, real* rstds, const real* x, const real* gain, real gain_offset, std::int64_t rows,
-                  std::int64_t width, std::int64_t features, real eps) {
+void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* gain, real gain_offset,
+                  std::int64_t rows, std::int64_t width, std::int64_t features, real eps) {
     const D d;
+    stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
         const real mean_square = mean_square_of(x, features) + eps;
         rstds[row] = in_range(mean_square)
@@ -102,34 +109,38 @@ void rmsnorm_rows(real* y, real* rstds, const real* x, const real* gain, real ga
                          : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
                                                             std::sqrt(static_cast<double>(eps))));
         const auto rstd = Set(d, rstds[row]);
-        for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             at.store(Mul(Mul(at.load(d, x + i), rstd), offset_gain(at, gain, gain_offset, i)), d, y + i);
         });
     }
+    if (stream) hwy::FlushStream();
 }
 
-void scalenorm_rows(real* y, real* rstds, const real* x, real factor, std::int64_t rows, std::int64_t width,
-                    double smallest_rms) {
+void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real factor, std::int64_t rows,
+                    std::int64_t width, double smallest_rms) {
     const D d;
+    stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
         const real mean_square = mean_square_of(x, width);
         const double rms = in_range(mean_square) ? std::sqrt(static_cast<double>(mean_square))
                                                  : scaled_moments(x, width, 1, false).deviation;
         rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
         const auto rstd = Set(d, rstds[row]), g = Set(d, factor);
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             at.store(Mul(Mul(at.load(d, x + i), rstd), g), d, y + i);
         });
     }
+    if (stream) hwy::FlushStream();
 }
 
 /// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. kCentered: layer norm, stats as it
 /// saves them; otherwise RMS norm of the first `features` elements, stats is rstd.
 template <bool kCentered>
-HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real* dy, const real* x, const real* gain,
-                                   real gain_offset, const real* stats, std::int64_t rows, std::int64_t width,
-                                   std::int64_t features) {
+HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
+                                   const real* gain, real gain_offset, const real* stats, std::int64_t rows,
+                                   std::int64_t width, std::int64_t features) {
     const D d;
+    stream = stream && dx && !dx.add && features == width && streamable(d, dx.data, width);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += kCentered ? kLayerNormStats : 1) {
@@ -157,7 +168,7 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
         if (!dx) continue;
         const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
         const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
-        for_vectors(d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto g = gained(at, at.load(d, dy + i), i);
             const auto centered = kCentered ? Sub(g, g_mean) : g;
             put(at, d, dx, row * width + i, Mul(NegMulAdd(normalized(at, i), gx_mean, centered), rstd));
@@ -167,23 +178,26 @@ HWY_INLINE void norm_backward_rows(Grad dx, real* dgain, real* dbias, const real
             put(at, d, dx, row * width + i, Mul(gained(at, at.load(d, dy + i), i), rstd));
         });
     }
+    if (stream) hwy::FlushStream();
 }
 
-void layernorm_backward_rows(Grad dx, real* dgain, real* dbias, const real* dy, const real* x, const real* gain,
-                             const real* stats, std::int64_t rows, std::int64_t width) {
-    norm_backward_rows<true>(dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
+void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
+                             const real* gain, const real* stats, std::int64_t rows, std::int64_t width) {
+    norm_backward_rows<true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
 }
 
-void rmsnorm_backward_rows(Grad dx, real* dgain, const real* dy, const real* x, const real* gain, real gain_offset,
-                           const real* rstd, std::int64_t rows, std::int64_t width, std::int64_t features) {
-    norm_backward_rows<false>(dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
+void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
+                           real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
+                           std::int64_t features) {
+    norm_backward_rows<false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
 /// is not above the least. Returns the sum of dy xhat over all rows.
-double scalenorm_backward_rows(Grad dx, const real* dy, const real* x, real factor, const real* rstds,
+double scalenorm_backward_rows(bool stream, Grad dx, const real* dy, const real* x, real factor, const real* rstds,
                                std::int64_t rows, std::int64_t width, real largest_rstd) {
     const D d;
+    stream = stream && dx && !dx.add && streamable(d, dx.data, width);
     double total = 0;
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width) {
         const auto rstd = Set(d, rstds[row]);
@@ -195,11 +209,12 @@ double scalenorm_backward_rows(Grad dx, const real* dy, const real* x, real fact
         if (!dx) continue;
         const auto mean = Set(d, rstds[row] >= largest_rstd ? real(0) : sum / static_cast<real>(width));
         const auto scale = Set(d, factor * rstds[row]);
-        for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto xhat = Mul(at.load(d, x + i), rstd);
             put(at, d, dx, row * width + i, Mul(NegMulAdd(xhat, mean, at.load(d, dy + i)), scale));
         });
     }
+    if (stream) hwy::FlushStream();
     return total;
 }
 
@@ -234,8 +249,9 @@ real rms_factor(real gain, std::int64_t width) {
 void layernorm_forward(real* y, real* stats, const real* x, const real* gain, const real* bias, std::int64_t rows,
                        std::int64_t width, real eps) {
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(layernorm_rows)(y + begin * width, stats + begin * kLayerNormStats, x + begin * width,
-                                             gain, bias, end - begin, width, eps);
+        HWY_DYNAMIC_DISPATCH(layernorm_rows)(beyond_cache(rows * width), y + begin * width,
+                                             stats + begin * kLayerNormStats, x + begin * width, gain, bias,
+                                             end - begin, width, eps);
     });
 }
 
@@ -244,8 +260,8 @@ void layernorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
     sum_over_rows({dgain, dbias}, rows, width, scratch,
                   [=](std::int64_t, std::int64_t begin, std::int64_t end, real* const* sums) {
                       HWY_DYNAMIC_DISPATCH(layernorm_backward_rows)(
-                          offset(dx, begin * width), sums[0], sums[1], dy + begin * width, x + begin * width, gain,
-                          stats + begin * kLayerNormStats, end - begin, width);
+                          beyond_cache(rows * width), offset(dx, begin * width), sums[0], sums[1], dy + begin * width,
+                          x + begin * width, gain, stats + begin * kLayerNormStats, end - begin, width);
                   });
 }
 
@@ -259,8 +275,8 @@ void rmsnorm_forward(real* y, real* rstd, const real* x, const real* gain, std::
     const std::int64_t features = rms_features(options.partial, width);
     const real gain_offset = options.unit_offset ? 1 : 0;
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(rmsnorm_rows)(y + begin * width, rstd + begin, x + begin * width, gain, gain_offset,
-                                           end - begin, width, features, eps);
+        HWY_DYNAMIC_DISPATCH(rmsnorm_rows)(beyond_cache(rows * width), y + begin * width, rstd + begin,
+                                           x + begin * width, gain, gain_offset, end - begin, width, features, eps);
     });
 }
 
@@ -270,9 +286,9 @@ void rmsnorm_backward(Grad dx, Grad dgain, const real* dy, const real* x, const 
     const real gain_offset = options.unit_offset ? 1 : 0;
     sum_over_rows(
         {dgain}, rows, width, scratch, [=](std::int64_t, std::int64_t begin, std::int64_t end, real* const* sums) {
-            HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(offset(dx, begin * width), sums[0], dy + begin * width,
-                                                        x + begin * width, gain, gain_offset, rstd + begin, end - begin,
-                                                        width, features);
+            HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(beyond_cache(rows * width), offset(dx, begin * width), sums[0],
+                                                        dy + begin * width, x + begin * width, gain, gain_offset,
+                                                        rstd + begin, end - begin, width, features);
         });
 }
 
@@ -280,8 +296,8 @@ void scalenorm_forward(real* y, real* rstd, const real* x, real gain, std::int64
     const real factor = rms_factor(gain, width);
     const double least = smallest_rms(eps, width);
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(scalenorm_rows)(y + begin * width, rstd + begin, x + begin * width, factor, end - begin,
-                                             width, least);
+        HWY_DYNAMIC_DISPATCH(scalenorm_rows)(beyond_cache(rows * width), y + begin * width, rstd + begin,
+                                             x + begin * width, factor, end - begin, width, least);
     });
 }
 
@@ -293,9 +309,9 @@ void scalenorm_backward(Grad dx, Grad dgain, const real* dy, const real* x, real
     const real factor = rms_factor(gain, width);
     const real largest_rstd = static_cast<real>(1 / smallest_rms(eps, width));
     for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
-        const double sum = HWY_DYNAMIC_DISPATCH(scalenorm_backward_rows)(offset(dx, begin * width), dy + begin * width,
-                                                                         x + begin * width, factor, rstd + begin,
-                                                                         end - begin, width, largest_rstd);
+        const double sum = HWY_DYNAMIC_DISPATCH(scalenorm_backward_rows)(
+            beyond_cache(rows * width), offset(dx, begin * width), dy + begin * width, x + begin * width, factor,
+            rstd + begin, end - begin, width, largest_rstd);
         sums[group] = sum / std::sqrt(static_cast<double>(width));
     });
     add_in_order(dgain, sums, groups);

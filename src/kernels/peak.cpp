@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "ballast/base/arena.h"
 #include "ballast/base/parallel.h"
+#include "ballast/kernels/elementwise.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/peak.cpp"
@@ -80,6 +82,25 @@ double measure_peak_flops(double seconds) {
             operations += slot.operations;
         best = std::max(best, operations / elapsed);
         if (elapsed < seconds / 10) rounds *= 2;
+    }
+    return best;
+}
+
+double measure_bandwidth(double seconds) {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::int64_t kElements = (std::int64_t{1} << 27) / sizeof(real); // 128 MiB an array
+    Arena memory;                                                              // for its large pages
+    real* arrays[3];
+    for (real*& array : arrays) {
+        array = memory.allocate<real>(kElements);
+        std::fill_n(array, kElements, real(1));
+    }
+    double best = 0;
+    for (double spent = 0, elapsed = 0; spent < seconds; spent += elapsed) {
+        const auto start = Clock::now();
+        axpby(arrays[0], real(0.5), arrays[1], real(1), arrays[2], kElements);
+        elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+        best = std::max(best, 3.0 * sizeof(real) * static_cast<double>(kElements) / elapsed);
     }
     return best;
 }

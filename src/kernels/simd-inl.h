@@ -93,6 +93,32 @@ HWY_INLINE void for_vectors(D d, std::int64_t n, Body&& body) {
     if (i < n) body(Part{static_cast<std::size_t>(n - i)}, i);
 }
 
+/// Like Whole, but stores go past the caches: memory is not read before it is overwritten, and the caches keep what
+/// they have. For aligned results that no cache can hold until they are used.
+struct Streamed : Whole {
+    template <class D>
+    HWY_INLINE void store(Vec<D> v, D d, TFromD<D>* to) const {
+        Stream(v, d, to);
+    }
+};
+
+/// Whether rows of n elements from `to` on are whole vectors in their places, as Streamed stores need.
+template <class D>
+HWY_INLINE bool streamable(D d, const TFromD<D>* to, std::int64_t n) {
+    const std::size_t lanes = Lanes(d);
+    return static_cast<std::size_t>(n) % lanes == 0 &&
+           reinterpret_cast<std::uintptr_t>(to) % (lanes * sizeof(TFromD<D>)) == 0;
+}
+
+/// for_vectors, or the same with `stream`: for streamable rows. FlushStream() has to follow the last row.
+template <class D, class Body>
+HWY_INLINE void for_vectors_to(bool stream, D d, std::int64_t n, Body&& body) {
+    if (!stream) return for_vectors(d, n, body);
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    for (std::int64_t i = 0; i < n; i += lanes)
+        body(Streamed{}, i);
+}
+
 /// Two sums in one loop: body(access, i, a, b) adds its vectors to a and b. Two pairs of accumulators hide the latency
 /// of the additions.
 template <class D, class Body>

@@ -165,11 +165,11 @@ TEST_CASE("partial RMS norm and scale norm at the edges of the number format", "
             CAPTURE(width, eps, x[0]);
             const double root = std::sqrt(static_cast<double>(width)), least = static_cast<double>(eps);
             const std::int64_t features = rms_features(0.5, width);
-            const double scale = 1 / std::max(rms(x.data(), width) * root, least);
+            const double scale = 1 / std::max(rms(x.data(), width), least / root); // the length itself may overflow
             const double rstd = 1 / std::hypot(rms(x.data(), features), std::sqrt(least));
             Doubles scaled, partial, partial_scale;
             for (const real v : x) {
-                scaled.push_back(root * static_cast<double>(v) * scale);
+                scaled.push_back(static_cast<double>(v) * scale);
                 partial.push_back(static_cast<double>(v) * rstd);
                 partial_scale.push_back(std::abs(partial.back()));
             }

@@ -24,8 +24,15 @@ double slope_at(Squash kind, double u) {
     return 4 * e / ((1 + e) * (1 + e));
 }
 
-/// In `real`, as the kernel rounds it: near a steep slope the argument's rounding is the input's affair.
-double argument(real alpha, real x, real shift) { return static_cast<double>(std::fma(alpha, x, shift)); }
+/// alpha x + shift, and the size of its terms: what its rounding is relative to, with or without fused multiply-adds.
+struct Argument {
+    double u;
+    double size;
+
+    Argument(real alpha, real x, real shift)
+        : u(static_cast<double>(alpha) * static_cast<double>(x) + static_cast<double>(shift)),
+          size(std::abs(static_cast<double>(alpha) * static_cast<double>(x)) + std::abs(static_cast<double>(shift))) {}
+};
 
 } // namespace
 
@@ -44,11 +51,12 @@ TEST_CASE("DyT and Derf equal their definitions", "[kernels][norm]") {
             Doubles expected, scale;
             for (std::size_t i = 0; i < x.size(); ++i) {
                 const std::size_t column = i % index(shape.width);
-                const double f = value(kind, argument(alpha, x[i], shift));
+                const Argument in(alpha, x[i], shift);
+                const double f = value(kind, in.u);
                 const double g = affine ? static_cast<double>(gain[column]) : 1;
                 const double b = affine ? static_cast<double>(bias[column]) : 0;
                 expected.push_back(f * g + b);
-                scale.push_back(std::abs(f * g) + std::abs(b));
+                scale.push_back(std::abs(g) * (std::abs(f) + slope_at(kind, in.u) * in.size) + std::abs(b));
             }
             CHECK(worst_error(y, expected, scale) < 4);
         }
@@ -103,21 +111,24 @@ TEST_CASE("DyT and Derf backward equal their definitions, written or added", "[k
                     sums[k].push_back(before(i));
                     scales[k].push_back(std::abs(before(i)));
                 }
-            const auto term = [&](int k, std::size_t i, double v) {
+            const auto term = [&](int k, std::size_t i, double v, double size) {
                 sums[k][i] += v;
-                scales[k][i] += std::abs(v);
+                scales[k][i] += size;
             };
             for (std::size_t i = 0; i < x.size(); ++i) {
                 const std::size_t column = i % index(shape.width);
                 const auto v = static_cast<double>(dy[i]);
-                const double u = argument(alpha, x[i], shift);
-                const double du = v * static_cast<double>(gain[column]) * slope_at(kind, u);
-                term(0, column, v * value(kind, u));
-                term(1, column, v);
-                term(2, 0, du * static_cast<double>(x[i]));
-                term(3, 0, du);
+                const Argument in(alpha, x[i], shift);
+                const double f = value(kind, in.u), slope = slope_at(kind, in.u);
+                const double g = static_cast<double>(gain[column]), du = v * g * slope;
+                // The slope is at most 1.13, and so is its own slope.
+                const double du_size = std::abs(v * g) * (slope + std::min(in.size, 1.0));
+                term(0, column, v * f, std::abs(v) * (std::abs(f) + slope * in.size));
+                term(1, column, v, std::abs(v));
+                term(2, 0, du * static_cast<double>(x[i]), du_size * std::abs(static_cast<double>(x[i])));
+                term(3, 0, du, du_size);
                 sums[4].push_back(before(i) + static_cast<double>(alpha) * du);
-                scales[4].push_back(std::abs(before(i)) + std::abs(v * static_cast<double>(gain[column])));
+                scales[4].push_back(std::abs(before(i)) + du_size);
             }
             Reals results[5];
             Grad grads[5];

@@ -9,4 +9,9 @@ namespace ballast::inline BALLAST_PRECISION {
 /// `seconds`.
 double measure_peak_flops(double seconds = 1);
 
+/// Bytes per second that all worker threads together move through memory with y = a * x + z over arrays far larger
+/// than the caches: two reads and a write an element, where the processor can do so written past the caches. The best
+/// of several tries; takes about `seconds`.
+double measure_bandwidth(double seconds = 1);
+
 } // namespace ballast::inline BALLAST_PRECISION

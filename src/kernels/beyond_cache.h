@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ballast/base/real.h"
+
+namespace ballast::inline BALLAST_PRECISION {
+
+/// Whether a result is so large that no cache holds it until it is used.
+constexpr bool beyond_cache(std::int64_t elements) {
+    return elements * static_cast<std::int64_t>(sizeof(real)) >= (std::int64_t{32} << 20);
+}
+
+} // namespace ballast::inline BALLAST_PRECISION

@@ -1,0 +1,74 @@
+// Norms, and sums, of matrices so large that their results are written past the caches: the same bits as for each part
+// of them.
+
+#include "ballast/kernels/batchnorm.h"
+#include "ballast/kernels/elementwise.h"
+#include "ballast/kernels/norm.h"
+#include "kernel_test.h"
+
+using namespace ballast;
+using namespace kernel_test;
+
+namespace {
+
+constexpr std::int64_t kWidth = 512;
+constexpr std::int64_t kPart = 64; // rows
+constexpr std::int64_t kElements =
+    (std::int64_t{32} << 20) / sizeof(real); // of the smallest matrix written in this way
+constexpr std::int64_t kRows = kElements / kWidth;
+
+/// A kind's forward and gradient of x: called as (y, dx, x, dy, rows).
+template <class Norm>
+void check_parts(Norm&& norm) {
+    const Reals x_part = random_reals(kPart * kWidth, 1, 2, 0.5), dy_part = random_reals(kPart * kWidth, 2);
+    Reals y_part(x_part.size()), dx_part(x_part.size());
+    norm(y_part.data(), dx_part.data(), x_part.data(), dy_part.data(), kPart);
+    Arena memory; // aligned, as the tape's is
+    real* arrays[4];
+    for (real*& array : arrays)
+        array = memory.allocate<real>(kElements);
+    for (std::int64_t begin = 0; begin < kElements; begin += kPart * kWidth) {
+        std::copy(x_part.begin(), x_part.end(), arrays[2] + begin);
+        std::copy(dy_part.begin(), dy_part.end(), arrays[3] + begin);
+    }
+    norm(arrays[0], arrays[1], arrays[2], arrays[3], kRows);
+    bool same = true;
+    for (std::int64_t begin = 0; begin < kElements; begin += kPart * kWidth)
+        same = same && std::equal(y_part.begin(), y_part.end(), arrays[0] + begin) &&
+               std::equal(dx_part.begin(), dx_part.end(), arrays[1] + begin);
+    CHECK(same);
+}
+
+} // namespace
+
+TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kernels][norm]") {
+    const Reals gain = random_reals(kWidth, 3), bias = random_reals(kWidth, 4);
+    const real eps = real(1e-5);
+    on_every_target([&] {
+        Arena scratch;
+        Reals stats(index(kRows * kLayerNormStats));
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            layernorm_forward(y, stats.data(), x, gain.data(), bias.data(), rows, kWidth, eps);
+            layernorm_backward({dx, false}, {}, {}, dy, x, gain.data(), stats.data(), rows, kWidth, scratch);
+        });
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            rmsnorm_forward(y, stats.data(), x, gain.data(), rows, kWidth, eps);
+            rmsnorm_backward({dx, false}, {}, dy, x, gain.data(), stats.data(), rows, kWidth, scratch);
+        });
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            scalenorm_forward(y, stats.data(), x, 2, rows, kWidth, eps);
+            scalenorm_backward({dx, false}, {}, dy, x, 2, stats.data(), rows, kWidth, eps, scratch);
+        });
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            axpby(y, real(0.5), x, real(2), dy, rows * kWidth);
+            axpby(dx, real(1), x, real(-1), dy, rows * kWidth);
+        });
+        // With given statistics: those of the rows would be another matrix's.
+        Reals variance(index(kWidth), real(2)), columns(index(kBatchNormStats * kWidth));
+        batchnorm_given_statistics(columns.data(), bias.data(), variance.data(), kWidth, eps);
+        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+            batchnorm_forward(y, x, columns.data(), gain.data(), bias.data(), rows, kWidth);
+            batchnorm_backward({dx, false}, {}, {}, dy, x, gain.data(), columns.data(), true, rows, kWidth, scratch);
+        });
+    });
+}
