@@ -21,8 +21,11 @@ target_compile_options(ballast_compiler INTERFACE -ffp-contract=off -fno-math-er
 
 if(BALLAST_SANITIZE)
     set(sanitize -fsanitize=${BALLAST_SANITIZE} -fno-omit-frame-pointer)
-    if(BALLAST_SANITIZE STREQUAL "undefined")
+    if(BALLAST_SANITIZE MATCHES "undefined")
         list(APPEND sanitize -fno-sanitize-recover=all)
+    elseif(BALLAST_SANITIZE STREQUAL "fuzzer")
+        # Everything is watched and counts its branches; the fuzz targets bring libFuzzer's main function.
+        set(sanitize -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer)
     elseif(BALLAST_SANITIZE STREQUAL "thread" AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
         message(FATAL_ERROR "BALLAST_SANITIZE=thread needs Clang with LLVM's OpenMP: GCC's OpenMP run time does not tell "
                             "the sanitizer about its barriers, and every parallel loop would be reported. Install: "

@@ -73,7 +73,7 @@ inline bool same_bits(const Reals& a, const Reals& b) {
 
 /// The bits of doubles, for same_bits.
 inline Reals bits_of(const Doubles& values) {
-    Reals bits(values.size() * (sizeof(double) / sizeof(real)));
+    Reals bits(values.size() * sizeof(double) / sizeof(real));
     std::memcpy(bits.data(), values.data(), values.size() * sizeof(double));
     return bits;
 }

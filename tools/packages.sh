@@ -23,13 +23,17 @@ check   clang-format-14
 check   clang-tidy-14
 check   clang-14
 check   libomp-14-dev
+clang   clang-14
+clang   libomp-14-dev
+clang   libclang-rt-14-dev
 END
 }
 
 usage() {
     echo "usage: tools/packages.sh [--list] ROLE..."
     echo "Installs the packages of each role: build (compile and test), python (tests against other programs),"
-    echo "check (format, clang-tidy and a second compiler). --list prints their names and installs nothing."
+    echo "check (format, clang-tidy and a second compiler), clang (its sanitizers and libFuzzer). --list prints their"
+    echo "names and installs nothing."
 }
 
 list=false
@@ -38,7 +42,7 @@ for argument; do
     case $argument in
         -h | --help) usage; exit 0 ;;
         --list) list=true ;;
-        build | python | check) roles+="$argument " ;;
+        build | python | check | clang) roles+="$argument " ;;
         *) echo "tools/packages.sh: unknown role '$argument'" >&2; usage >&2; exit 2 ;;
     esac
 done

@@ -11,7 +11,7 @@ Installs what it needs (apt, with sudo where needed), builds, and runs every C++
 
   --all          also the long tests, and the comparisons with PyTorch and other programs (tests/interop), in a
                  Python virtual environment that it makes under build/
-  --preset NAME  release (the default), dev, asan, ubsan or tsan: build/NAME
+  --preset NAME  release (the default), dev, asan, ubsan, sanitize (both), tsan or coverage
   --werror       compiler warnings are errors
 
 Whatever else is given goes to ctest: `tools/test.sh -R unit/` runs the tests with unit/ in their names.
@@ -39,7 +39,7 @@ done
 
 roles=(build)
 if $all; then roles+=(python); fi
-if [[ $preset == tsan ]]; then roles+=(check); fi
+if [[ $preset == tsan ]]; then roles+=(clang); fi
 tools/packages.sh "${roles[@]}"
 
 cmake --preset "$preset" "${werror[@]}"

@@ -99,7 +99,7 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
     real* saved = saved_size > 0 ? arena_.allocate<real>(saved_size) : nullptr;
 
     const auto node = static_cast<std::int32_t>(nodes_.size());
-    {
+    if (!plans()) {
         const Arena::Mark mark(scratch_);
         op.forward(
             {in.as_tensors(), output, saved, attributes, mode_, random_, static_cast<std::uint64_t>(node), scratch_});
@@ -142,6 +142,7 @@ void Tape::run_backward(std::size_t node_index) {
         input.has_gradient = true;
     }
 
+    if (plans()) return;
     const Arena::Mark mark(scratch_);
     node.op->backward({in.as_tensors(),
                        {output.shape, output.data},
@@ -168,10 +169,12 @@ void Tape::backward(Var root, const BackwardOptions& options) {
         const std::int64_t elements = top.shape.elements();
         top.gradient = take_buffer(elements);
         top.has_gradient = true;
-        if (options.cotangent != nullptr)
-            std::copy_n(options.cotangent, elements, top.gradient);
-        else
-            std::fill_n(top.gradient, elements, real{1});
+        if (!plans()) {
+            if (options.cotangent != nullptr)
+                std::copy_n(options.cotangent, elements, top.gradient);
+            else
+                std::fill_n(top.gradient, elements, real{1});
+        }
 
         for (auto i = static_cast<std::size_t>(top.node) + 1; i-- > 0;) {
             Value& output = value(nodes_[i].output);
@@ -189,7 +192,8 @@ void Tape::backward(Var root, const BackwardOptions& options) {
 
     for (const Var v : leaves_) {
         const Value& leaf = value(v);
-        if (leaf.gradient != nullptr && !leaf.has_gradient) std::fill_n(leaf.gradient, leaf.shape.elements(), real{0});
+        if (leaf.gradient != nullptr && !leaf.has_gradient && !plans())
+            std::fill_n(leaf.gradient, leaf.shape.elements(), real{0});
     }
 }
 

@@ -113,6 +113,17 @@ std::string json_number(double value) {
     return out;
 }
 
+std::string byte_size(double bytes) {
+    constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    std::size_t unit = 0;
+    for (; bytes >= 1000 && unit + 1 < kUnits.size(); ++unit)
+        bytes /= 1024;
+    std::array<char, 48> digits{};
+    const auto result =
+        std::to_chars(digits.data(), digits.data() + digits.size(), bytes, std::chars_format::fixed, unit == 0 ? 0 : 1);
+    return std::string(digits.data(), result.ptr) + " " + kUnits[unit];
+}
+
 std::string any_of(std::span<const std::string_view> words) {
     std::string out;
     for (std::size_t i = 0; i < words.size(); ++i) {

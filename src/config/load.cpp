@@ -62,9 +62,14 @@ std::optional<std::string> read_file(const fs::path& path, std::string& error) {
         return std::nullopt;
     }
     // Read up to a limit instead of asking for the size: a pipe such as /dev/stdin has none.
-    std::string text(kMaxFileBytes + 1, '\0');
+    std::string text;
+    std::array<char, 1 << 16> piece{};
     errno = 0;
-    text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+    while (text.size() <= kMaxFileBytes) {
+        const std::size_t count = std::fread(piece.data(), 1, piece.size(), file.get());
+        if (count == 0) break;
+        text.append(piece.data(), count);
+    }
     if (std::ferror(file.get())) {
         error = "cannot be read: " + std::generic_category().message(errno);
         return std::nullopt;

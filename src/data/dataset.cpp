@@ -157,7 +157,8 @@ void Dataset::check_lengths(const DataOptions& options) const {
 }
 
 void Dataset::measure() {
-    std::vector<std::int64_t> counts(static_cast<std::size_t>(vocab_size_));
+    // As many as there are ids in use: a file may claim a vocabulary of any size.
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(1 + largest_id(train_)));
     for (std::int64_t i = 0; i < train_.size(); ++i)
         ++counts[static_cast<std::size_t>(train_[i])];
     const auto total = static_cast<double>(train_.size());

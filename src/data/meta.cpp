@@ -6,6 +6,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/file.h"
+#include "ballast/base/text.h"
 
 namespace ballast {
 
@@ -24,17 +25,25 @@ const Json* entry(const Json& itos, std::size_t id) {
     return found == itos.end() ? nullptr : &*found;
 }
 
+/// A value for a message. What is nested is not written out: that would take a stack as deep as its nesting.
+std::string shown(const Json& value) {
+    if (value.is_structured()) return value.is_array() ? "an array" : "an object";
+    return printable(value.dump(-1, ' ', true, Json::error_handler_t::replace), 60);
+}
+
 } // namespace
 
 BinMeta read_bin_meta(const std::filesystem::path& path) {
     BinMeta meta;
     if (!std::filesystem::exists(path)) return meta;
-    const Json json = Json::parse(read_file(path), nullptr, false);
+    const std::string text = read_file(path);
+    // The parser takes a NUL for the end of its input and would ignore what follows.
+    const Json json = text.find('\0') == std::string::npos ? Json::parse(text, nullptr, false) : Json();
     if (!json.is_object()) fail(path, "not a JSON object; expected {\"vocab_size\": 65, \"itos\": [\"\\n\", …]}");
 
     if (const auto size = json.find("vocab_size"); size != json.end()) {
         const bool whole = size->is_number_integer() && *size > 0 && *size <= std::numeric_limits<std::int32_t>::max();
-        if (!whole) fail(path, "vocab_size is " + size->dump() + "; expected a positive integer");
+        if (!whole) fail(path, "vocab_size is " + shown(*size) + "; expected a positive integer");
         meta.vocab_size = size->get<std::int64_t>();
     }
     if (const auto itos = json.find("itos"); itos != json.end()) {

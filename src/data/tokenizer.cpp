@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "ballast/base/error.h"
+#include "ballast/base/text.h"
 
 namespace ballast {
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr char32_t kCodePoints = 0x110000;
 constexpr char32_t kInvalid = kCodePoints;
+constexpr std::size_t kShown = 40; ///< bytes of a piece of text in a message
 
 struct Decoded {
     char32_t code = kInvalid;
@@ -66,7 +68,8 @@ std::string describe(char32_t code) {
     std::array<char, 16> number{};
     std::snprintf(number.data(), number.size(), "U+%04X", static_cast<unsigned>(code));
     const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
-    return control ? std::string(number.data()) : "'" + to_utf8(code) + "' (" + number.data() + ")";
+    // printable() also turns what would reverse the direction of the text around it into an escape.
+    return control ? std::string(number.data()) : "'" + printable(to_utf8(code)) + "' (" + number.data() + ")";
 }
 
 std::string prefix(std::string_view source) { return source.empty() ? "" : std::string(source) + ": "; }
@@ -111,7 +114,7 @@ Tokenizer Tokenizer::characters(std::span<const std::string> vocabulary) {
         const auto id = static_cast<std::int32_t>(tokenizer.characters_.size());
         const Decoded decoded = entry.empty() ? Decoded{} : decode_utf8(entry, 0);
         if (decoded.code == kInvalid || decoded.bytes != entry.size())
-            throw DataError("vocabulary entry " + std::to_string(id) + " is \"" + entry +
+            throw DataError("vocabulary entry " + std::to_string(id) + " is \"" + printable(entry, kShown) +
                             "\"; expected one character of UTF-8 text each");
         tokenizer.id_of_.resize(std::max<std::size_t>(tokenizer.id_of_.size(), decoded.code + 1), -1);
         if (tokenizer.id_of_[decoded.code] >= 0)
@@ -169,7 +172,7 @@ void Tokenizer::encode_each(std::string_view text, std::string_view source, Sink
             std::int32_t id = -1;
             const auto parsed = std::from_chars(text.data() + begin, text.data() + end, id);
             if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || id < 0 || id >= vocab_size_)
-                throw DataError(prefix(source) + "\"" + std::string(text.substr(begin, end - begin)) +
+                throw DataError(prefix(source) + "\"" + printable(text.substr(begin, end - begin), kShown) +
                                 "\" is not a token id; this data has no characters, only ids from 0 to " +
                                 std::to_string(vocab_size_ - 1) + ", written with spaces between them");
             sink(id);
@@ -204,7 +207,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
         else if (kind_ == Kind::byte)
             text.push_back(static_cast<char>(id));
         else
-            text += std::to_string(id) + ' ';
+            text += (text.empty() ? "" : " ") + std::to_string(id);
     }
     return text;
 }

@@ -54,7 +54,7 @@ HWY_INLINE V bounded_magnitude(V x, double most) {
 
 /// gauss = exp(-x^2 / 2); result Phi(-b), b = |x|: gauss p(b) / q(b), where p / q fits Phi(-b) exp(b^2 / 2) on
 /// [0, 13.3] to 5.0e-9. All coefficients are positive: nothing cancels. Where b > 14 both results are 0.
-HWY_INLINE V normal_tail(V x, V& gauss) {
+[[maybe_unused]] HWY_INLINE V normal_tail(V x, V& gauss) {
     static constexpr float kP[] = {0.500000002f, 0.435685769f, 0.181306343f, 0.0399840295f, 0.00402016846f};
     static constexpr float kQ[] = {1.0f, 1.66925646f, 1.19448251f, 0.464379233f, 0.10023248f, 0.0100769247f};
     const auto b = bounded_magnitude(x, 14);

@@ -25,8 +25,10 @@ namespace {
 double multiply_adds(std::int64_t rounds, real* result) {
     const ScalableTag<real> d;
     const auto a = Set(d, real(0.999)), b = Set(d, real(0.001)); // the chains converge to 1
-    auto x0 = Zero(d), x1 = Zero(d), x2 = Zero(d), x3 = Zero(d), x4 = Zero(d), x5 = Zero(d), x6 = Zero(d), x7 = Zero(d),
-         x8 = Zero(d), x9 = Zero(d), x10 = Zero(d), x11 = Zero(d);
+    // Each chain starts elsewhere: a compiler computes equal ones once.
+    auto x0 = Zero(d), x1 = Set(d, real(0.1)), x2 = Set(d, real(0.2)), x3 = Set(d, real(0.3)), x4 = Set(d, real(0.4)),
+         x5 = Set(d, real(0.5)), x6 = Set(d, real(0.6)), x7 = Set(d, real(0.7)), x8 = Set(d, real(0.8)),
+         x9 = Set(d, real(0.9)), x10 = Set(d, real(1.1)), x11 = Set(d, real(1.2));
     for (std::int64_t i = 0; i < rounds; ++i) {
         x0 = MulAdd(x0, a, b);
         x1 = MulAdd(x1, a, b);

@@ -71,9 +71,7 @@ void draw(real* values, const Param& param, std::uint64_t seed) {
         }
     });
 }
-} // namespace
 
-namespace {
 /// Puts a tensor behind what ends at `end`.
 void place(Param& param, std::int64_t& end) {
     constexpr std::int64_t kAligned = 64 / sizeof(real);
@@ -93,6 +91,7 @@ void ParamTable::allocate(std::uint64_t seed) {
     for (Param& buffer : buffers_)
         place(buffer, state_size_);
     values_ = permanent_.allocate<real>(state_size_);
+    if (permanent_.backing() == Arena::Backing::none) return;
     std::fill_n(values_, state_size_, real{0});
     for (const std::vector<Param>* list : {&params_, &buffers_})
         for (const Param& param : *list)
@@ -102,6 +101,7 @@ void ParamTable::allocate(std::uint64_t seed) {
 void ParamTable::allocate_gradients() {
     if (gradients_ != nullptr) return;
     gradients_ = permanent_.allocate<real>(size_);
+    if (permanent_.backing() == Arena::Backing::none) return;
     std::fill_n(gradients_, size_, real{0});
 }
 

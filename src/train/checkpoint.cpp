@@ -11,6 +11,7 @@
 #include <utility>
 #include <variant>
 
+#include "ballast/base/text.h"
 #include "ballast/train/safetensors.h"
 #include "json_fields.h"
 
@@ -160,11 +161,15 @@ std::string write_state(const TrainerState& state, const std::map<std::string, F
     return text.replace(text.size() - kTail.size() - kDigits, kDigits, hex(sealed_checksum(text)));
 }
 
+/// Ids are 32-bit integers.
+constexpr std::int64_t kMaxVocabulary = std::numeric_limits<std::int32_t>::max();
+
 Tokenizer read_tokenizer(const Json& json) {
     std::string kind_name;
     std::int64_t vocab_size = 0;
     read_value(member_of(json, "kind"), "kind", kind_name);
     read_value(member_of(json, "vocab_size"), "vocab_size", vocab_size);
+    if (vocab_size < 0 || vocab_size > kMaxVocabulary) refuse_value("vocab_size", "the size of a vocabulary");
     const Json& texts = member_of(json, "vocabulary");
     const auto kind = std::find_if(kTokenizerNames.begin(), kTokenizerNames.end(),
                                    [&](const TokenizerName& entry) { return entry.name == kind_name; });
@@ -178,6 +183,20 @@ Tokenizer read_tokenizer(const Json& json) {
     }
 }
 
+/// Throws IoError for numbers that no run can have come to.
+void check_ranges(const TrainerState& state) {
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    const auto check = [](std::string_view name, std::int64_t value, std::int64_t most) {
+        if (value < 0 || value > most) refuse_value(name, "a number from 0 to " + std::to_string(most));
+    };
+    check("step", state.step, kMost);
+    check("tokens", state.tokens, kMost);
+    check("best_loss_step", state.best_loss_step, state.step);
+    check("best_val_step", state.best_val_step, state.step);
+    check("resumed", state.resumed, kMost);
+    check("vocab_size", state.vocab_size, kMaxVocabulary);
+}
+
 /// Reads state.json. Throws IoError, beginning with its path.
 StateFile read_state(const fs::path& checkpoint) {
     const fs::path path = checkpoint / kStateFile;
@@ -189,7 +208,8 @@ StateFile read_state(const fs::path& checkpoint) {
         read_value(member_of(json, "format"), "format", format);
         read_value(member_of(json, "ballast"), "ballast", file.info.version);
         if (format != kFormat)
-            throw IoError("checkpoint format " + std::to_string(format) + ", written by ballast " + file.info.version +
+            throw IoError("checkpoint format " + std::to_string(format) + ", written by ballast " +
+                          printable(file.info.version, 60) +
                           "; this is ballast " BALLAST_VERSION ", which reads format " + std::to_string(kFormat));
         hex_value(json, "checksum"); // throws unless it is there, so that the text is long enough to look into
         if (!text.ends_with(kTail) || !text.ends_with(hex(sealed_checksum(text)) + std::string(kTail)))
@@ -197,13 +217,15 @@ StateFile read_state(const fs::path& checkpoint) {
 
         std::string precision;
         read_value(member_of(json, "precision"), "precision", precision);
-        if (precision != kPrecision) throw IoError("precision " + precision + "; expected " + std::string(kPrecision));
+        if (precision != kPrecision)
+            throw IoError("precision " + printable(precision, 60) + "; expected " + std::string(kPrecision));
         const Json& state = member_of(json, "state");
         const Json& files = member_of(json, "files");
         if (!state.is_object() || !files.is_object()) throw IoError("not a checkpoint's state");
         read_fields(state, file.info.state, kStateFields, Missing::refused);
         file.info.state.data_fingerprint = hex_value(json, "data_fingerprint");
         file.info.state.tokenizer = read_tokenizer(member_of(json, "tokenizer"));
+        check_ranges(file.info.state);
         for (const auto& [name, facts] : files.items()) {
             std::int64_t bytes = 0;
             read_value(member_of(facts, "bytes"), "bytes", bytes);
@@ -385,7 +407,7 @@ fs::path checkpoint_path(const fs::path& run, std::int64_t step) { return run / 
 
 fs::path save_checkpoint(const fs::path& run, std::string_view config_json, const TrainerState& state,
                          const ParamTable& table, std::span<const Moment> moments, const FileCalls& calls) {
-    const fs::path target = checkpoint_path(run, state.step);
+    fs::path target = checkpoint_path(run, state.step);
     const fs::path folder = target.parent_path();
     std::error_code problem;
     if (fs::create_directory(folder, problem)) sync_directory(run, calls);

@@ -136,28 +136,28 @@ std::vector<Record> read_records(const fs::path& path, Record (*read)(std::strin
 
 } // namespace
 
-StepLog::StepLog(fs::path path, std::int64_t last_step, Format format, const FileCalls& calls) : file_(path, calls) {
+StepLog::StepLog(const fs::path& path, std::int64_t last_step, const Format& format, const FileCalls& calls)
+    : file_(path, calls) {
     const Kept kept = find_kept(path, last_step, format);
     kept_step_ = kept.step;
     if (kept.bytes < file_.size()) file_.truncate(kept.bytes);
     if (kept.bytes == 0 && !format.header.empty()) file_.append_line(format.header);
 }
 
-JsonLinesSink::JsonLinesSink(fs::path path, std::int64_t last_step, const FileCalls& calls)
-    : log_(std::move(path), last_step,
+JsonLinesSink::JsonLinesSink(const fs::path& path, std::int64_t last_step, const FileCalls& calls)
+    : log_(path, last_step,
            {.header = "",
             .step_of = [](std::string_view line) { return step_record_from_json(line).step; },
             .one_line_a_step = true},
            calls) {}
 
-CsvSink::CsvSink(fs::path path, std::int64_t last_step, const FileCalls& calls)
-    : log_(std::move(path), last_step, {.header = step_csv_header(), .step_of = csv_step, .one_line_a_step = true},
-           calls) {}
+CsvSink::CsvSink(const fs::path& path, std::int64_t last_step, const FileCalls& calls)
+    : log_(path, last_step, {.header = step_csv_header(), .step_of = csv_step, .one_line_a_step = true}, calls) {}
 
 std::vector<StepRecord> read_metrics(const fs::path& path) { return read_records(path, step_record_from_json); }
 
-EventLog::EventLog(fs::path path, std::int64_t last_step, const FileCalls& calls)
-    : log_(std::move(path), last_step,
+EventLog::EventLog(const fs::path& path, std::int64_t last_step, const FileCalls& calls)
+    : log_(path, last_step,
            {.header = "",
             .step_of = [](std::string_view line) { return event_from_json(line).step; },
             .one_line_a_step = false},

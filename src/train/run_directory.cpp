@@ -14,6 +14,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
+#include "ballast/base/text.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/simd.h"
 #include "json_fields.h"
@@ -200,7 +201,9 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
     write_fields(before, recorded, kEnvironmentFields);
     write_fields(after, now, kEnvironmentFields);
     std::vector<std::string> lines;
-    const auto text = [](const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); };
+    const auto text = [](const Json& value) {
+        return value.is_string() ? printable(value.get<std::string>()) : value.dump();
+    };
     for (const auto& [name, value] : before.items())
         if (value != after[name]) lines.push_back(name + ": " + text(value) + ", now " + text(after[name]));
     return lines;

@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "ballast/base/memory.h"
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
+#include "ballast/train/memory.h"
 
 namespace ballast {
 
@@ -17,6 +19,7 @@ Trainer::Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner
 
 Trainer Trainer::start(const Config& config, const std::filesystem::path& directory, const Log& log) {
     auto data = std::make_unique<Dataset>(data_options(config));
+    require_memory(estimate_memory(config, data->vocab_size(), resident_memory()), memory_limit());
     auto learner = std::make_unique<Learner>(config, *data);
     TrainerState state;
     state.started = utc_time();
@@ -42,6 +45,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
         log.warn("the run may go on with other bits than it would have where it began: " + difference);
 
     auto data = std::make_unique<Dataset>(data_options(config));
+    require_memory(estimate_memory(config, data->vocab_size(), resident_memory()), memory_limit());
     auto learner = std::make_unique<Learner>(config, *data);
     TrainerState state;
     if (newest.path) {
@@ -104,12 +108,24 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         }
     }
     if (last_.step == 0) { // there was no step left to make
-        if (state_.resumed > 0) return directory_.summary();
-        save();
+        if (is_finished()) return directory_.summary();
+        if (state_.resumed == 0) save();
+        // Killed between its last checkpoint and its summary.
+        const std::vector<StepRecord> records = read_metrics(directory_.metrics_path());
+        if (!records.empty()) last_ = records.back();
     }
-    const RunSummary result = summary(verdict, reason);
+    RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
+}
+
+bool Trainer::is_finished() const {
+    if (state_.step < config().train.steps || state_.resumed == 0) return false;
+    try {
+        return directory_.summary().step == state_.step;
+    } catch (const IoError&) {
+        return false;
+    }
 }
 
 /// Takes a finished step into the state.

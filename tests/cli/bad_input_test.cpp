@@ -181,7 +181,8 @@ TEST_CASE("a model larger than any memory is one clear line") {
     CHECK(outcome.status == 1);
     const std::vector<std::string> lines = lines_of(outcome.err);
     REQUIRE_FALSE(lines.empty());
-    CHECK(contains(lines.back(), "out of memory"));
+    CHECK(contains(lines.back(), "out of memory: the run needs about "));
+    CHECK(contains(lines.back(), "the largest parts: moments "));
     CHECK_FALSE(fs::exists(work / "runs"));
 }
 

@@ -1,5 +1,6 @@
 // Training as a user does it: what a run leaves behind, how it ends, what it shows.
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "catch.h"
@@ -120,10 +121,45 @@ TEST_CASE("--dry-run measures and writes nothing") {
     fs::remove(work / ".stderr");
     CHECK(names_in(work.path()) == before);
     for (const char* what :
-         {"parameters", "gradients", "moments", "activations", "process", "FLOP", "tokens/s", "training", "20 steps"}) {
+         {"parameters", "gradients", "moments", "activations", "in all", "FLOP", "tokens/s", "training", "20 steps"}) {
         CAPTURE(what, outcome.out);
         CHECK(contains(outcome.out, what));
     }
+}
+
+TEST_CASE("the memory that --dry-run computes is within a tenth of what is used") {
+    Workplace work;
+    std::string text;
+    for (int i = 0; i < 20000; ++i)
+        text += "the cat sat on mat " + std::to_string(i * i % 9973) + ".\n";
+    write(work / "text.txt", text);
+    write(work / "sized.json", R"({"data": {"path": "text.txt"}})");
+    // Activations, moments, the vocabulary, many small tensors: each outweighs the others once.
+    const Workplace::Arguments settings = GENERATE(values<Workplace::Arguments>({
+        {"model.context=256", "model.width=128", "train.batch=16", "model.layers=3"},
+        {"model.width=512", "model.context=16", "model.layers=4", "train.batch=2"},
+        {"model.width=256", "model.context=64", "train.batch=32", "train.micro_batch=8", "optimizer.kind=sgd",
+         "model.ffn.kind=swiglu", "model.position=rope", "model.norm.placement=post"},
+        {"model.width=32", "model.layers=60", "model.heads=2", "train.batch=8"},
+    }));
+    Workplace::Arguments arguments{"train", "sized.json", "--threads", "1", "--dry-run"};
+    for (const std::string& setting : settings)
+        arguments.insert(arguments.end(), {"--set", setting});
+    const Outcome outcome = work.run(arguments);
+    CAPTURE(settings, outcome.out, outcome.err);
+    REQUIRE(outcome.status == 0);
+    for (const std::string& line : lines_of(outcome.out)) {
+        double computed = 0;
+        double measured = 0;
+        // "         in all            91.2 MiB  computed before a byte of it was taken; 93.0 MiB measured, ..."
+        if (std::sscanf(line.c_str(), " in all %lf MiB computed before a byte of it was taken; %lf MiB", &computed,
+                        &measured) != 2)
+            continue;
+        INFO(computed << " MiB computed, " << measured << " MiB measured");
+        CHECK(computed == Approx(measured).epsilon(0.1));
+        return;
+    }
+    FAIL("no line says what was computed and measured");
 }
 
 TEST_CASE("a run that diverges ends with status 3, a verdict and a whole run directory") {
@@ -264,21 +300,21 @@ TEST_CASE("on a terminal there is one live line that fits it") {
     CHECK(contains(outcome.out, "finished: step 1000"));
     CHECK(contains(outcome.out, "saved runs/small/checkpoints/step-00000500"));
 
-    // A live line starts after an erase and ends before the next control character but colours.
-    std::size_t live_lines = 0;
-    for (std::size_t at = outcome.out.find("\x1b[J"); at != std::string::npos;
-         at = outcome.out.find("\x1b[J", at + 1)) {
+    // A live line stands between the last whole line, or the last erasing, and the erasing that ends it.
+    const std::string erase = "\r\x1b[J";
+    std::size_t live_lines = 0, begin = 0;
+    for (std::size_t end = outcome.out.find(erase); end != std::string::npos; end = outcome.out.find(erase, begin)) {
+        const std::size_t line = outcome.out.rfind('\n', end);
         std::size_t width = 0;
-        std::size_t i = at + 3;
-        for (; i < outcome.out.size() && outcome.out[i] != '\r' && outcome.out[i] != '\n'; ++i) {
+        for (std::size_t i = line == std::string::npos ? begin : std::max(begin, line + 1); i < end; ++i) {
             if (outcome.out[i] == '\x1b')
                 i = outcome.out.find('m', i);
             else if ((outcome.out[i] & 0xC0) != 0x80)
                 ++width;
         }
-        if (outcome.out.compare(i, 4, "\r\x1b[J") != 0) continue; // a whole line, which the terminal wraps
         if (width > 0) ++live_lines;
         CHECK(width < columns);
+        begin = end + erase.size();
     }
     CHECK(live_lines > 0);
 }

@@ -146,9 +146,9 @@ private:
         }
         if (config_.position == PositionKind::sinusoidal)
             x = ops::add(tape_, x, constant(kRows, config_.width, [&](std::int64_t row, std::int64_t i) {
-                             const auto pair = static_cast<double>(i / 2);
+                             const auto even = static_cast<double>(i - i % 2);
                              const double angle = static_cast<double>(row % kSequences.time) /
-                                                  std::pow(10000.0, 2 * pair / static_cast<double>(config_.width));
+                                                  std::pow(10000.0, even / static_cast<double>(config_.width));
                              return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
                          }));
         return x;

@@ -33,7 +33,7 @@ public:
         const std::string base = R"({"data": {"path": "text.txt"},
             "model": {"layers": 2, "heads": 4, "width": 64, "context": 72},
             "schedule": {"warmup": 3},
-            "train": {"steps": 20, "batch": 8, "eval_batches": 2}})";
+            "train": {"steps": 20, "batch": 12, "eval_batches": 1}})";
         return config_from_json(base, directory_ / "config.json", overrides);
     }
 

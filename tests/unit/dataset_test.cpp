@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ballast/base/error.h"
+#include "ballast/base/memory.h"
 #include "catch.h"
 #include "temporary_directory.h"
 
@@ -178,6 +179,20 @@ TEST_CASE("nanoGPT token files, with and without their vocabulary") {
             CHECK(message.find('\n') == std::string::npos);
         }
     }
+    SECTION("a meta.json that is nested deeper than a stack, has more behind its end, or claims any vocabulary") {
+        write_ids(directory / "train.bin", {0, 0, 0});
+        write_ids(directory / "val.bin", {0, 0, 0});
+        constexpr std::size_t kDeep = 1000000;
+        write_file_atomic(directory / "meta.json",
+                          R"({"vocab_size": )" + std::string(kDeep, '[') + std::string(kDeep, ']') + "}");
+        CHECK(contains(load_error(options_for(directory.path())), "vocab_size is an array; expected"));
+        write_file_atomic(directory / "meta.json", R"({"vocab_size": 3})" + std::string(1, '\0') + "{");
+        CHECK(contains(load_error(options_for(directory.path())), "not a JSON object"));
+        write_file_atomic(directory / "meta.json", std::string_view(R"({"vocab_size": 2147483647})"));
+        const std::int64_t before = peak_resident_memory();
+        CHECK(Dataset(options_for(directory.path())).vocab_size() == 2147483647);
+        CHECK(peak_resident_memory() - before < 64 << 20);
+    }
     SECTION("without val.bin, or as one file, the last tokens validate") {
         fs::remove(directory / "val.bin");
         DataOptions options = options_for(directory.path(), 0.4);
@@ -203,7 +218,7 @@ TEST_CASE("data that cannot be trained on is refused in one line that names it")
         write_file_atomic(path, text);
         DataOptions options = options_for(path, val_fraction);
         options.context = context;
-        const std::string message = load_error(options);
+        std::string message = load_error(options);
         CHECK((message.empty() || message.rfind(path.string() + ": ", 0) == 0));
         CHECK(message.find('\n') == std::string::npos);
         return message;

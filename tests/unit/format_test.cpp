@@ -28,15 +28,6 @@ TEST_CASE("counts with three digits and a suffix", "[tools]") {
     CHECK(short_count(3e18) == "3000P");
 }
 
-TEST_CASE("sizes in binary units", "[tools]") {
-    CHECK(byte_size(0) == "0 B");
-    CHECK(byte_size(999) == "999 B");
-    CHECK(byte_size(1000) == "1.0 KiB");
-    CHECK(byte_size(1536) == "1.5 KiB");
-    CHECK(byte_size(3.25 * 1024 * 1024) == "3.2 MiB");
-    CHECK(byte_size(5e18) == "4440.9 PiB");
-}
-
 TEST_CASE("durations in two units", "[tools]") {
     CHECK(duration(0) == "0 ms");
     CHECK(duration(0.85) == "850 ms");

@@ -12,7 +12,7 @@ TEST_CASE("a log gives each message, as it is, to the destination that its copie
     const Log log = Log::to([&](LogLevel level, std::string_view message) {
         seen.push_back(std::to_string(static_cast<int>(level)) + std::string(message));
     });
-    const Log copy = log;
+    const Log copy = log; // NOLINT(performance-unnecessary-copy-initialization): the copy is what is tested
     log.info("loaded {} of %d");
     copy.warn("careful");
     log.error("");

@@ -98,6 +98,7 @@ TEST_CASE("a row is the same for every batch size") {
 TEST_CASE("starts are uniform over the split") {
     constexpr std::int64_t kStarts = 50;
     constexpr std::int64_t kDraws = 50000;
+    constexpr double kExpected = static_cast<double>(kDraws) / kStarts;
     const TokenArray tokens = counting(kStarts + 4);
     for (const std::uint64_t seed : {1U, 2U, 3U}) {
         const Sampler sampler(tokens.view(), seed);
@@ -109,7 +110,7 @@ TEST_CASE("starts are uniform over the split") {
         }
         double chi_squared = 0;
         for (const double count : counts)
-            chi_squared += (count - kDraws / kStarts) * (count - kDraws / kStarts) / (kDraws / kStarts);
+            chi_squared += (count - kExpected) * (count - kExpected) / kExpected;
         // 49 degrees of freedom: mean 49, standard deviation 9.9.
         CHECK(chi_squared > 49 - 3.5 * 9.9);
         CHECK(chi_squared < 49 + 4 * 9.9);

@@ -192,7 +192,8 @@ TEST_CASE("cross-entropy of masked, NaN and infinite logits", "[kernels][softmax
 TEST_CASE("cross-entropy backward is the derivative, written, added or in place", "[kernels][softmax]") {
     const double z_loss = GENERATE(0.0, 1e-2);
     on_every_target([&] {
-        for (const auto& [rows, classes] : {std::pair{1, 1}, {5, 2}, {4, 3}, {7, 17}, {4, 130}}) {
+        for (const auto& shape : {std::pair{1, 1}, {5, 2}, {4, 3}, {7, 17}, {4, 130}}) {
+            const std::int64_t rows = shape.first, classes = shape.second; // lambdas below use them: no binding
             CAPTURE(z_loss, rows, classes);
             const Reals logits = random_reals(rows * classes, 1, 2);
             const std::vector<std::int32_t> targets = random_targets(rows, classes);

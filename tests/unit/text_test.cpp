@@ -127,3 +127,12 @@ TEST_CASE("the nearest word is found, and nothing where none is near", "[base]")
     CHECK(nearest("x", {}).empty());
     CHECK_FALSE(is_near(std::string(65, 'a'), std::string(65, 'a')));
 }
+
+TEST_CASE("sizes in binary units", "[base]") {
+    CHECK(byte_size(0) == "0 B");
+    CHECK(byte_size(999) == "999 B");
+    CHECK(byte_size(1000) == "1.0 KiB");
+    CHECK(byte_size(1536) == "1.5 KiB");
+    CHECK(byte_size(3.25 * 1024 * 1024) == "3.2 MiB");
+    CHECK(byte_size(5e18) == "4440.9 PiB");
+}

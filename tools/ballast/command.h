@@ -11,6 +11,7 @@ enum ExitStatus : int {
     kFailure = 1,      ///< a file could not be read or written, or memory ran out
     kUsage = 2,        ///< bad arguments, config or data
     kDiverged = 3,     ///< the run met a value that is not finite
+    kDiffers = 3,      ///< a run that is made again gives other bits than it recorded
     kInterrupted = 130 ///< stopped by a signal, after saving
 };
 
@@ -23,6 +24,7 @@ void add_train(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
+void add_verify(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_schema(CLI::App& app, Action& action);

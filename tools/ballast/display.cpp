@@ -20,7 +20,7 @@ std::string_view environment(const char* name) {
 }
 
 bool is_terminal(std::FILE* stream) {
-    return ::isatty(::fileno(stream)) == 1 && environment("TERM") != "dumb" && environment("TERM") != "";
+    return ::isatty(::fileno(stream)) == 1 && environment("TERM") != "dumb" && !environment("TERM").empty();
 }
 
 /// https://no-color.org: any value but the empty one.

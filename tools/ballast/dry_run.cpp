@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
-#include <sys/resource.h>
 #include <vector>
 
+#include "ballast/base/memory.h"
+#include "ballast/base/text.h"
 #include "ballast/train/learner.h"
+#include "ballast/train/memory.h"
 #include "command.h"
 #include "display.h"
 #include "format.h"
@@ -19,12 +21,6 @@ namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double peak_bytes() {
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-    return 1024.0 * static_cast<double>(usage.ru_maxrss);
 }
 
 /// "3.86 GFLOP".
@@ -45,6 +41,8 @@ int dry_run(const Config& config) {
     const Log log = stderr_log();
     log_machine(log);
     const Dataset data(data_options(config));
+    const MemoryEstimate memory = estimate_memory(config, data.vocab_size(), resident_memory());
+    require_memory(memory, memory_limit());
     Learner learner(config, data);
     log_run(log, config, data, learner.table().count());
 
@@ -63,7 +61,8 @@ int dry_run(const Config& config) {
     const double median = times[times.size() / 2];
 
     const TrainConfig& train = config.train;
-    const auto micro_batches = static_cast<double>(train.batch / train.micro_batch);
+    const std::int64_t pieces = train.batch / train.micro_batch;
+    const auto micro_batches = static_cast<double>(pieces);
     const Flops flops = learner.tape().flops();
     const double work = micro_batches * (flops.forward + flops.backward);
     const auto tokens = static_cast<double>(learner.tokens_per_step());
@@ -85,7 +84,9 @@ int dry_run(const Config& config) {
     row("", "activations", byte_size(static_cast<double>(learner.tape().activation_bytes())),
         "measured, for " + std::to_string(train.micro_batch) + " sequences at once");
     row("", "scratch", byte_size(static_cast<double>(learner.tape().scratch_bytes())), "measured");
-    row("", "process", byte_size(peak_bytes()), "measured, at most, data included");
+    row("", "in all", byte_size(memory.bytes()),
+        "computed before a byte of it was taken; " + byte_size(static_cast<double>(peak_resident_memory())) +
+            " measured, program and data included");
     row("disk", "checkpoint", byte_size(array * static_cast<double>(1 + moments)), "each");
     row("work", "a step", flops_text(work),
         format("forward %.0f %%, backward %.0f %%", 100 * micro_batches * flops.forward / work,

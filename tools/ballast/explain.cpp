@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ballast/base/error.h"
+#include "ballast/base/text.h"
 #include "ballast/data/dataset.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"

@@ -41,16 +41,6 @@ std::string short_count(double value) {
     return format("%.*f%s", digits, value, kSuffixes[i]);
 }
 
-std::string byte_size(double bytes) {
-    constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    std::size_t i = 0;
-    while (bytes >= 1000 && i + 1 < kUnits.size()) {
-        bytes /= 1024;
-        ++i;
-    }
-    return format("%.*f %s", i == 0 ? 0 : 1, bytes, kUnits[i]);
-}
-
 std::string duration(double seconds) {
     if (!(seconds >= 0) || std::isinf(seconds)) return "?";
     if (seconds < 0.9995) return format("%.0f ms", 1000 * seconds);

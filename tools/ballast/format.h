@@ -13,8 +13,6 @@
 std::string grouped(std::int64_t value);
 /// Three digits and a suffix for thousands, millions, billions: "12.3k".
 std::string short_count(double value);
-/// "1.2 MiB".
-std::string byte_size(double bytes);
 /// "850 ms", "12.3 s", "2m 05s", "3h 20m", "4d 06h".
 std::string duration(double seconds);
 

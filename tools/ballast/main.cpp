@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
     add_resume(app, action);
     add_eval(app, action);
     add_generate(app, action);
+    add_verify(app, action);
     add_explain(app, action);
     add_check(app, action);
     add_schema(app, action);

@@ -24,7 +24,7 @@ int resume(const ResumeOptions& options) {
     log_machine(log);
     ballast::Trainer trainer = ballast::Trainer::resume(options.run, options.overrides, log);
     const ballast::Config& config = trainer.config();
-    if (trainer.state().step >= config.train.steps && trainer.state().resumed > 0) {
+    if (trainer.is_finished()) {
         display.line(options.run + ": has made all of its " + std::to_string(config.train.steps) + " steps");
         display.line("next: " + extend_command(options.run, trainer.state().step));
         return kDone;

@@ -22,7 +22,7 @@ template <class Use>
 auto with_data_of(const ballast::Config& config, const std::filesystem::path& file,
                   std::span<const std::string> overrides, Use&& use) {
     const auto place = [&](const ballast::Error& error) {
-        const std::string what = error.what();
+        std::string what = error.what();
         if (!what.starts_with(config.data.path)) return what;
         return ballast::problem_at(file, overrides, "data.path", what).text();
     };

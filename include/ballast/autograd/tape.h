@@ -40,7 +40,10 @@ class Tape {
 public:
     /// `registry` is the explicit list of all ops (ops/registry.h); record() refuses an op that is not in it, so an op
     /// that the tests' loops do not see cannot be used.
-    explicit Tape(std::span<const OpDef* const> registry) : registry_(registry) {}
+    explicit Tape(std::span<const OpDef* const> registry) : Tape(registry, Arena::Backing::memory) {}
+    /// With Backing::none, a tape that plans: it records ops and goes through backward without running any, so that
+    /// activation_bytes() is what a tape that runs them would take. Values must not be read.
+    Tape(std::span<const OpDef* const> registry, Arena::Backing backing) : registry_(registry), arena_(backing) {}
     Tape(const Tape&) = delete;
     Tape& operator=(const Tape&) = delete;
 
@@ -105,6 +108,7 @@ private:
 
     const Value& value(Var v) const;
     Value& value(Var v);
+    bool plans() const { return arena_.backing() == Arena::Backing::none; }
     real* take_buffer(std::int64_t elements);
     void run_backward(std::size_t node_index);
 

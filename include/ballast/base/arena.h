@@ -14,7 +14,12 @@ namespace ballast {
 /// unspecified. Every allocation is aligned to 64 bytes.
 class Arena {
 public:
-    Arena() = default;
+    enum class Backing : std::uint8_t {
+        memory,
+        none, ///< addresses that are distinct and must not be used: to learn the high-water mark of a plan
+    };
+
+    explicit Arena(Backing backing = Backing::memory) : backing_(backing) {}
     ~Arena();
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
@@ -27,9 +32,13 @@ public:
     /// Throws std::bad_alloc when the system has no more memory.
     void* allocate_bytes(std::size_t bytes);
 
+    /// Bytes of the system's memory behind an arena that holds `bytes`: large ones take whole huge pages.
+    static std::size_t block_bytes(std::size_t bytes);
+
     /// Forgets every allocation.
     void reset();
 
+    Backing backing() const { return backing_; }
     std::size_t used() const { return used_; }
     std::size_t high_water() const { return high_water_; }
 
@@ -58,6 +67,7 @@ private:
     void add_block(std::size_t bytes);
     void release_blocks();
 
+    Backing backing_;
     std::vector<Block> blocks_;
     std::size_t current_ = 0; ///< index of the block that is being filled
     std::size_t offset_ = 0;  ///< bytes used in it

@@ -21,6 +21,9 @@ std::string number_text(double value);
 /// number_text, with ".0" where JSON readers would otherwise see an integer.
 std::string json_number(double value);
 
+/// "13 B", "1.5 KiB", "591.9 MiB".
+std::string byte_size(double bytes);
+
 /// "a", "a or b", "a, b or c".
 std::string any_of(std::span<const std::string_view> words);
 

@@ -91,7 +91,8 @@ private:
 /// not trained. They have no gradients, and neither size() nor count() includes them.
 class ParamTable {
 public:
-    ParamTable() = default;
+    /// With Backing::none, a table that plans: allocate() lays the parameters out, and there are no values.
+    explicit ParamTable(Arena::Backing backing = Arena::Backing::memory) : permanent_(backing) {}
     ParamTable(const ParamTable&) = delete;
     ParamTable& operator=(const ParamTable&) = delete;
 

@@ -45,7 +45,8 @@ public:
     /// Opens the file, created when missing, and keeps exactly its whole lines of steps up to `last_step`; 0 starts
     /// anew. Dropped are the lines of later steps and what a dying process or machine left unfinished at the end.
     /// Throws IoError with path and line for damage in the middle, with good lines to be kept after it.
-    StepLog(std::filesystem::path path, std::int64_t last_step, Format format, const FileCalls& calls = kSystemCalls);
+    StepLog(const std::filesystem::path& path, std::int64_t last_step, const Format& format,
+            const FileCalls& calls = kSystemCalls);
 
     void append(std::string_view line) { file_.append_line(line); }
     void sync() { file_.sync(); }
@@ -62,7 +63,7 @@ private:
 class JsonLinesSink final : public MetricsSink {
 public:
     /// See StepLog.
-    explicit JsonLinesSink(std::filesystem::path path, std::int64_t last_step = 0,
+    explicit JsonLinesSink(const std::filesystem::path& path, std::int64_t last_step = 0,
                            const FileCalls& calls = kSystemCalls);
     void write(const StepRecord& record) override { log_.append(to_json(record)); }
     void sync() override { log_.sync(); }
@@ -76,7 +77,8 @@ private:
 class CsvSink final : public MetricsSink {
 public:
     /// See StepLog. Throws IoError, too, when the file has other columns.
-    explicit CsvSink(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    explicit CsvSink(const std::filesystem::path& path, std::int64_t last_step = 0,
+                     const FileCalls& calls = kSystemCalls);
     void write(const StepRecord& record) override { log_.append(to_csv(record)); }
     void sync() override { log_.sync(); }
     std::int64_t kept_step() const { return log_.kept_step(); }
@@ -101,7 +103,8 @@ struct Event {
 class EventLog {
 public:
     /// See StepLog.
-    explicit EventLog(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    explicit EventLog(const std::filesystem::path& path, std::int64_t last_step = 0,
+                      const FileCalls& calls = kSystemCalls);
     void write(const Event& event);
     void sync() { log_.sync(); }
 

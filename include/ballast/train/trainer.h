@@ -34,6 +34,9 @@ public:
     /// which is also in the run directory: verdict "finished", "interrupted" or "non_finite".
     RunSummary run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt);
 
+    /// Whether a run that was resumed has made its last step before, and its summary says so.
+    bool is_finished() const;
+
     const Config& config() const { return learner_->config(); }
     const Dataset& data() const { return *data_; }
     const Learner& learner() const { return *learner_; }

@@ -1,0 +1,205 @@
+#include "ballast/lab/verify.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <span>
+
+#include "ballast/base/error.h"
+#include "ballast/base/text.h"
+#include "ballast/config/load.h"
+#include "ballast/train/checkpoint.h"
+#include "ballast/train/learner.h"
+#include "ballast/train/metrics.h"
+#include "ballast/train/run_directory.h"
+#include "ballast/train/safetensors.h"
+
+namespace ballast {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kShownDifferences = 10; ///< of records, and of checkpoints
+
+/// A number of a record that a step's arithmetic decides; val_loss, which an evaluation decides, comes in addition.
+struct ProvenField {
+    std::string_view name;
+    double StepRecord::*member;
+};
+
+constexpr auto kProvenFields = std::to_array<ProvenField>({
+    {"loss", &StepRecord::loss},
+    {"z_loss", &StepRecord::z_loss},
+    {"mean_log_z", &StepRecord::mean_log_z},
+    {"max_log_z", &StepRecord::max_log_z},
+    {"max_logit", &StepRecord::max_logit},
+    {"lr", &StepRecord::lr},
+    {"gradient_norm", &StepRecord::gradient_norm},
+    {"clip", &StepRecord::clip},
+    {"parameter_norm", &StepRecord::parameter_norm},
+    {"update_norm", &StepRecord::update_norm},
+    {"update_ratio", &StepRecord::update_ratio},
+});
+
+/// Bits, but for NaNs: records do not keep what kind of NaN one is.
+bool same_bits(double a, double b) {
+    return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b));
+}
+
+/// What is found on the way, counted and, the first of it, put into words.
+class Comparison {
+public:
+    explicit Comparison(Verification& result) : result_(result) {}
+
+    void compare(const StepRecord& recorded, const StepRecord& now) {
+        bool same = true;
+        const auto compare_values = [&](std::string_view name, double before, double value) {
+            ++result_.values;
+            if (same_bits(before, value)) return;
+            same = false;
+            note(in_records_, "step " + std::to_string(now.step) + ": " + std::string(name) + " is " +
+                                  number_text(value) + ", recorded " + number_text(before));
+        };
+        for (const ProvenField& field : kProvenFields)
+            compare_values(field.name, recorded.*field.member, now.*field.member);
+        if (recorded.val_loss && now.val_loss) compare_values("val_loss", *recorded.val_loss, *now.val_loss);
+        ++result_.records;
+        if (!same) ++result_.differing_records;
+    }
+
+    void compare(const fs::path& checkpoint, const Learner& learner) {
+        verify_checkpoint(checkpoint);
+        const SafetensorsFile params(checkpoint / "params.safetensors");
+        const SafetensorsFile optim(checkpoint / "optim.safetensors");
+        const std::size_t before = in_checkpoints_;
+        for (const Param& param : learner.table().params()) {
+            compare(params, param.name, param, learner.table().values());
+            for (const Moment& moment : learner.optimizer().moments())
+                compare(optim, param.name + "." + std::string(moment.name), param, moment.values);
+        }
+        if (in_checkpoints_ != before) ++result_.differing_checkpoints;
+    }
+
+private:
+    void compare(const SafetensorsFile& file, const std::string& name, const Param& param, const float* values) {
+        const auto count = static_cast<std::size_t>(param.shape.elements());
+        const TensorEntry* const tensor = file.find(name);
+        if (tensor == nullptr || tensor->bytes.size() != count * sizeof(float)) {
+            note(in_checkpoints_, "the checkpoint has no " + name + " of this shape");
+            return;
+        }
+        std::size_t differing = 0;
+        double largest = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            float saved = 0;
+            const float value = values[param.offset + static_cast<std::int64_t>(i)];
+            std::memcpy(&saved, tensor->bytes.data() + i * sizeof(float), sizeof(float));
+            if (std::bit_cast<std::uint32_t>(saved) == std::bit_cast<std::uint32_t>(value)) continue;
+            ++differing;
+            largest = std::max(largest, std::abs(static_cast<double>(saved) - static_cast<double>(value)));
+        }
+        if (differing > 0)
+            note(in_checkpoints_, name + ": " + std::to_string(differing) + " of " + std::to_string(count) +
+                                      " values differ from the checkpoint, by up to " + number_text(largest));
+    }
+
+    void note(std::size_t& count, std::string line) {
+        if (++count <= kShownDifferences) result_.differences.push_back(std::move(line));
+    }
+
+    Verification& result_;
+    std::size_t in_records_ = 0;
+    std::size_t in_checkpoints_ = 0;
+};
+
+/// Where to start: a step that has a whole checkpoint, or 0.
+std::int64_t start_of(const VerifyOptions& options, const std::vector<std::int64_t>& checkpoints, const fs::path& run) {
+    if (!options.from) return checkpoints.size() < 2 ? 0 : checkpoints[checkpoints.size() - 2];
+    const bool known = std::find(checkpoints.begin(), checkpoints.end(), *options.from) != checkpoints.end();
+    if (*options.from == 0 || known) return *options.from;
+    std::string steps = "0, the beginning";
+    for (const std::int64_t step : checkpoints)
+        steps += ", " + std::to_string(step);
+    throw UsageError(run.string() + ": has no checkpoint of step " + std::to_string(*options.from) +
+                     "; expected one of " + steps);
+}
+
+/// Where to stop.
+std::int64_t end_of(const VerifyOptions& options, std::int64_t from, const std::vector<std::int64_t>& checkpoints,
+                    std::int64_t last_record, const fs::path& run) {
+    const auto next = std::upper_bound(checkpoints.begin(), checkpoints.end(), from);
+    const std::int64_t last = std::max(last_record, checkpoints.empty() ? 0 : checkpoints.back());
+    if (last <= from)
+        throw UsageError(run.string() + ": has no record behind step " + std::to_string(from) +
+                         "; expected a start before its last step, " + std::to_string(last));
+    if (!options.steps) return next == checkpoints.end() ? last : *next;
+    if (*options.steps < 1)
+        throw UsageError("steps to verify: " + std::to_string(*options.steps) + "; expected 1 or more");
+    return *options.steps > last - from ? last : from + *options.steps;
+}
+
+/// The config that the stretch was trained with: that of the checkpoint at its end, since a resume may have changed the
+/// run's own later.
+Config config_of_stretch(const RunDirectory& run, const std::vector<std::int64_t>& checkpoints, std::int64_t from) {
+    const auto next = std::upper_bound(checkpoints.begin(), checkpoints.end(), from);
+    if (next == checkpoints.end()) return config_from_json(run.config_json(), run.config_path());
+    const fs::path path = checkpoint_path(run.path(), *next);
+    return config_from_json(read_checkpoint_info(path).config_json, path / "config.json");
+}
+
+/// The fingerprint of the data that the run was trained on: each checkpoint has it.
+std::uint64_t recorded_fingerprint(const fs::path& run, std::int64_t checkpoint) {
+    return read_checkpoint_info(checkpoint_path(run, checkpoint)).state.data_fingerprint;
+}
+
+} // namespace
+
+Verification verify(const fs::path& directory, const VerifyOptions& options, const Log& log) {
+    const RunDirectory run = RunDirectory::open(directory);
+    const std::vector<std::int64_t> checkpoints = list_checkpoints(run.path());
+    std::map<std::int64_t, StepRecord> records;
+    for (const StepRecord& record : read_metrics(run.metrics_path()))
+        records[record.step] = record;
+
+    Verification result;
+    result.environment = differences(run.environment(), current_environment());
+    for (const std::string& difference : result.environment)
+        log.warn("not as it was recorded: " + difference);
+    result.from = start_of(options, checkpoints, run.path());
+    const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
+    const std::int64_t end = end_of(options, result.from, checkpoints, last_record, run.path());
+
+    const Config config = config_of_stretch(run, checkpoints, result.from);
+    const Dataset data(data_options(config));
+    if (!checkpoints.empty() && data.fingerprint() != recorded_fingerprint(run.path(), checkpoints.back()))
+        throw IoError(config.data.path + ": not the data that the run was trained on");
+    Learner learner(config, data);
+    if (result.from > 0) {
+        TrainerState state;
+        load_checkpoint(checkpoint_path(run.path(), result.from), state, learner.table(),
+                        learner.optimizer().moments());
+    }
+    log.info("making steps " + std::to_string(result.from + 1) + " to " + std::to_string(end) + " again");
+
+    Comparison comparison(result);
+    for (result.to = result.from; result.to < end;) {
+        Learner::Step step = learner.step(++result.to);
+        const auto recorded = records.find(result.to);
+        if (recorded != records.end()) {
+            if (recorded->second.val_loss && step.non_finite.empty()) step.record.val_loss = learner.validate();
+            comparison.compare(recorded->second, step.record);
+        }
+        if (!step.non_finite.empty()) break; // the run ended here, too, or the records differ
+        if (std::binary_search(checkpoints.begin(), checkpoints.end(), result.to)) {
+            comparison.compare(checkpoint_path(run.path(), result.to), learner);
+            result.checkpoints.push_back(result.to);
+        }
+    }
+    return result;
+}
+
+} // namespace ballast
