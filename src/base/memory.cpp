@@ -82,10 +82,11 @@ std::int64_t group_limit(const fs::path& root) {
     return limit;
 }
 
-std::int64_t resource_limit(int resource) {
+/// `resource` has a type of its own in some C libraries.
+template <class Resource>
+std::int64_t resource_limit(Resource resource) {
     rlimit limit{};
-    if (::getrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-        return kUnlimited;
+    if (::getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kUnlimited;
     return static_cast<std::int64_t>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(kUnlimited)));
 }
 

@@ -1,7 +1,6 @@
 #include "ballast/lab/explain.h"
 
 #include <algorithm>
-#include <set>
 #include <string>
 
 #include "ballast/config/load.h"
@@ -17,21 +16,9 @@ Config config_with(const std::vector<std::string>& overrides) {
 }
 
 std::vector<std::string> block_of(const std::vector<std::string>& overrides) {
-    return explain(config_with(overrides), 65).equations.block;
+    const BlockEquations block = explain(config_with(overrides), 65).equations.blocks.at(0);
+    return {block.attention, block.ffn};
 }
-
-std::set<std::string> warnings_of(const std::vector<std::string>& overrides) {
-    std::set<std::string> names;
-    for (const NormWarning& warning : norm_warnings(config_with(overrides))) {
-        CHECK_FALSE(warning.message.empty());
-        CHECK_FALSE(warning.reason.empty());
-        CHECK_FALSE(warning.source.empty());
-        names.insert(warning.name);
-    }
-    return names;
-}
-
-using Names = std::set<std::string>;
 
 } // namespace
 
@@ -109,23 +96,4 @@ TEST_CASE("parameters are counted by hand for a known model", "[lab]") {
     // 9 norms of 5 passes over 12 * 64 rows of 128 floats
     CHECK(explanation.norm_cost.norms == 9);
     CHECK(explanation.norm_cost.bytes_per_step == 9.0 * 5 * 4 * 128 * 12 * 64);
-}
-
-TEST_CASE("what is known to go wrong is warned about, and what is fine is not", "[lab]") {
-    CHECK(warnings_of({}) == Names{});
-    CHECK(warnings_of({"model.norm.kind=rmsnorm"}) == Names{});
-    CHECK(warnings_of({"model.norm.placement=post"}) == Names{});
-    CHECK(warnings_of({"model.norm.placement=none"}) == Names{"no_norm_no_branch_scaling"});
-    CHECK(warnings_of({"model.norm.kind=none"}) == Names{"no_norm_no_branch_scaling"});
-    CHECK(warnings_of({"model.final_norm=off"}) == Names{"pre_without_final_norm"});
-    CHECK(warnings_of({"model.norm.placement=post", "model.final_norm=on"}) == Names{"post_with_final_norm"});
-    const std::vector<std::string> deep{"model.norm.placement=post", "model.layers=12"};
-    CHECK(warnings_of(deep) == Names{});
-    CHECK(warnings_of({deep[0], deep[1], "schedule.warmup=0"}) == Names{"post_deep_without_warmup"});
-    CHECK(warnings_of({"model.norm.eps=0"}) == Names{"eps_zero"});
-    CHECK(warnings_of({"model.norm.eps=1e-60"}) == Names{"eps_zero"});
-    CHECK(warnings_of({"model.norm.eps=1e-12"}) == Names{"eps_unresolved"});
-    CHECK(warnings_of({"model.norm.eps=0.1"}) == Names{"eps_large"});
-    CHECK(warnings_of({"model.init.std=0.3"}) == Names{"tied_large_logits"});
-    CHECK(warnings_of({"model.init.std=0.3", "model.tie_embeddings=false"}) == Names{});
 }
