@@ -24,10 +24,11 @@ int main() {
 
     ParamTable table;
     const Parameter embedding = table.add("embedding", {vocabulary, width}, ParamInit::normal(0.1), DecayGroup::decay);
-    const Attention attention(table, "attention", config.model, norm_layout(config.model), InitRules(config.model));
+    const NormLayout norms = norm_layout(config.model);
+    const Attention attention(table, "attention", config.model, norms, InitRules(config.model));
     Residual wrapper;
-    wrapper.pre = Norm(table, "pre_norm", width, config.model.norm);
-    wrapper.post = Norm(table, "post_norm", width, config.model.norm);
+    wrapper.pre = Norm(table, "pre_norm", width, norms.final);
+    wrapper.post = Norm(table, "post_norm", width, norms.final);
     const Linear head(table, "head", width, vocabulary, ParamInit::normal(0.1), true);
     table.allocate(1);
     table.allocate_gradients();

@@ -1,7 +1,6 @@
 #include "ballast/lab/explain.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -12,7 +11,6 @@
 #include "ballast/base/error.h"
 #include "ballast/base/text.h"
 #include "ballast/data/dataset.h"
-#include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/peak.h"
 #include "ballast/train/learner.h"
@@ -63,27 +61,13 @@ struct NormShare {
     double share = 0;
 };
 
-double measure_bandwidth() {
-    using Clock = std::chrono::steady_clock;
-    constexpr std::int64_t kCount = 1 << 24; // three arrays of 64 MiB: beyond most caches
-    constexpr int kTries = 4;
-    std::vector<float> x(kCount, 1), y(kCount, 2), z(kCount);
-    double best = 0;
-    for (int i = 0; i < kTries; ++i) {
-        const auto start = Clock::now();
-        axpby(z.data(), 2, x.data(), 3, y.data(), kCount);
-        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-        best = std::max(best, 3.0 * kCount * sizeof(float) / seconds);
-    }
-    return best;
-}
-
 NormShare share_of(const NormCost& cost) {
     NormShare result;
     if (cost.norms == 0) return result;
     pin_blas();
-    result.bandwidth = measure_bandwidth();
-    result.peak = measure_peak_flops(0.2);
+    constexpr double kSeconds = 0.2;
+    result.bandwidth = measure_bandwidth(kSeconds);
+    result.peak = measure_peak_flops(kSeconds);
     const double norms = cost.bytes_per_step / result.bandwidth, rest = cost.model_flops_per_step / result.peak;
     result.share = norms / (norms + rest);
     return result;
