@@ -68,16 +68,16 @@ std::vector<Reals> bits_of(const Call& call) {
     return results;
 }
 
-/// A sample with every extent multiplied until the largest input has 2^17 elements, several times what one task takes.
-/// Nothing when the op's attributes fix its extents.
+/// A sample with every extent but those of 1 multiplied until the largest input has 2^17 elements, several times what
+/// one task takes. Nothing when the op's attributes fix its extents.
 std::optional<OpSample> enlarged(const OpDef& op, OpSample sample) {
     double elements = 0;
     for (const Shape& shape : sample.inputs)
         elements = std::max(elements, static_cast<double>(shape.elements()) / (shape.rank == 1 ? shape[0] : 1));
     const auto factor = static_cast<std::int64_t>(std::ceil(std::sqrt((1 << 17) / elements)));
     for (Shape& shape : sample.inputs)
-        for (int i = 0; i < shape.rank; ++i)
-            shape.dims[static_cast<std::size_t>(i)] *= factor;
+        for (std::int64_t& extent : shape.dims)
+            if (extent > 1) extent *= factor;
     try {
         op.infer_shape(sample.inputs, sample.attributes);
     } catch (const ShapeError&) {
@@ -130,6 +130,10 @@ std::vector<Call> large_calls() {
         large_call({{331}}, [](Tape& tape, std::span<const Var> in) { return ops::broadcast(tape, in[0], 400, 331); }),
         large_call({{300, 211}},
                    [](Tape& tape, std::span<const Var> in) { return ops::place(tape, in[0], 50, 9, 400, 331); }),
+        large_call({{400, 330}},
+                   [](Tape& tape, std::span<const Var> in) {
+                       return ops::reshape(tape, in[0], {4000, 33});
+                   }),
         // The weight's gradient is a small matrix with a long inner extent: it is cut along that.
         linear(8192, 32, 48, Activation::identity),
         linear(333, 257, 301, Activation::gelu),
