@@ -53,8 +53,8 @@ BEGIN {
     printf "entropy floor    %.3f nats a character: what is left when the rules of the corpus are known\n", floor
 }'
 echo
-echo "A sample: $ballast generate $run --prompt 'Once '"
-$ballast generate $run --prompt 'Once '
+echo "A sample: $ballast generate $run --prompt 'It was a '"
+$ballast generate $run --prompt 'It was a '
 echo
 echo "The run is in $run: its config, metrics, summary and checkpoints."
 echo "Next, another place for the norms: $ballast train $config --set model.norm.placement=post --out runs/post"

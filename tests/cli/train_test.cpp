@@ -67,7 +67,7 @@ TEST_CASE("a finished run is whole, and its last two lines say how it went and w
     CHECK_FALSE(contains(outcome.out + outcome.err, "\r"));
 
     // The suggested prompt is one that the vocabulary has.
-    const std::string next = lines.back();
+    const std::string& next = lines.back();
     const std::size_t begin = next.find('\'') + 1;
     const std::string prompt = next.substr(begin, next.find('\'', begin) - begin);
     CHECK(work.run({"generate", "runs/small", "--prompt", prompt}).status == 0);

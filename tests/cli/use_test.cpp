@@ -221,7 +221,7 @@ TEST_CASE("explain shows what a batchnorm keeps, and what norms cost") {
     const Json json = explain(work, {"model.norm.kind=batchnorm"});
     REQUIRE(json.at("buffers").size() == 6); // mean and variance of the norms of attention, of ffn and at the end
     CHECK(json.at("buffers").at(0).at("name") == "blocks.*.attention.pre_norm.running_mean");
-    const Json cost = json.at("norm_cost");
+    const Json& cost = json.at("norm_cost");
     CHECK(cost.at("norms") == 5);
     const double share = cost.at("share_of_step_estimated");
     CHECK((share > 0 && share < 1));

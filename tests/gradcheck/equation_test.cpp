@@ -11,7 +11,7 @@ void require_equations(const ModelConfig& config) {
     INFO(name_of(config));
     TinyModel model(config);
     model.shake();
-    const Report report = check_equations(config, model);
+    const ModelReport report = check_equations(config, model);
     INFO(report.text());
     CHECK(report.failures.empty());
 }

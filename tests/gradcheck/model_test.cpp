@@ -11,7 +11,7 @@ void require_gradients(const ModelConfig& config) {
     INFO(name_of(config));
     TinyModel model(config);
     model.shake();
-    const Report report = check_model(model);
+    const ModelReport report = check_model(model);
     INFO(report.text());
     CHECK(report.failures.empty());
     for (std::size_t p = 0; p < report.moves.size(); ++p) {

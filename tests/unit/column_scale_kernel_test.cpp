@@ -56,25 +56,25 @@ TEST_CASE("column factors backward equals its definition, written or added", "[k
             const real b = real(-0.7);
             Reals dbranch = add ? random_reals(n, 5) : Reals(index(n), kNaN);
             Reals dscale = add ? random_reals(c.factors, 6) : Reals(index(c.factors), kNaN);
-            Doubles branch_expected, branch_size, scale_expected, scale_size;
+            Doubles branch_expected, branch_terms, factor_expected, factor_terms;
             for (const real v : dscale) {
-                scale_expected.push_back(add ? static_cast<double>(v) : 0);
-                scale_size.push_back(std::abs(scale_expected.back()));
+                factor_expected.push_back(add ? static_cast<double>(v) : 0);
+                factor_terms.push_back(std::abs(factor_expected.back()));
             }
             for (std::size_t i = 0; i < branch.size(); ++i) {
                 const std::size_t factor = i % index(c.width) / index(c.width / c.factors);
                 const double v = static_cast<double>(b) * static_cast<double>(dy[i]);
                 const double before = add ? static_cast<double>(dbranch[i]) : 0;
                 branch_expected.push_back(before + v * static_cast<double>(scale[factor]));
-                branch_size.push_back(std::abs(before) + std::abs(v * static_cast<double>(scale[factor])));
-                scale_expected[factor] += v * static_cast<double>(branch[i]);
-                scale_size[factor] += std::abs(v * static_cast<double>(branch[i]));
+                branch_terms.push_back(std::abs(before) + std::abs(v * static_cast<double>(scale[factor])));
+                factor_expected[factor] += v * static_cast<double>(branch[i]);
+                factor_terms[factor] += std::abs(v * static_cast<double>(branch[i]));
             }
             Arena scratch;
             column_scale_backward({dbranch.data(), add}, {dscale.data(), add}, dy.data(), b, branch.data(),
                                   scale.data(), c.factors, c.rows, c.width, scratch);
-            CHECK(worst_error(dbranch, branch_expected, branch_size) < 3);
-            CHECK(worst_error(dscale, scale_expected, scale_size) < 4);
+            CHECK(worst_error(dbranch, branch_expected, branch_terms) < 3);
+            CHECK(worst_error(dscale, factor_expected, factor_terms) < 4);
         }
     });
 }
