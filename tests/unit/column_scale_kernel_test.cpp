@@ -55,9 +55,9 @@ TEST_CASE("column factors backward equals its definition, written or added", "[k
             const Reals branch = random_reals(n, 2), dy = random_reals(n, 4), scale = random_reals(c.factors, 3);
             const real b = real(-0.7);
             Reals dbranch = add ? random_reals(n, 5) : Reals(index(n), kNaN);
-            Reals dscale = add ? random_reals(c.factors, 6) : Reals(index(c.factors), kNaN);
+            Reals dfactors = add ? random_reals(c.factors, 6) : Reals(index(c.factors), kNaN);
             Doubles branch_expected, branch_terms, factor_expected, factor_terms;
-            for (const real v : dscale) {
+            for (const real v : dfactors) {
                 factor_expected.push_back(add ? static_cast<double>(v) : 0);
                 factor_terms.push_back(std::abs(factor_expected.back()));
             }
@@ -71,10 +71,10 @@ TEST_CASE("column factors backward equals its definition, written or added", "[k
                 factor_terms[factor] += std::abs(v * static_cast<double>(branch[i]));
             }
             Arena scratch;
-            column_scale_backward({dbranch.data(), add}, {dscale.data(), add}, dy.data(), b, branch.data(),
+            column_scale_backward({dbranch.data(), add}, {dfactors.data(), add}, dy.data(), b, branch.data(),
                                   scale.data(), c.factors, c.rows, c.width, scratch);
             CHECK(worst_error(dbranch, branch_expected, branch_terms) < 3);
-            CHECK(worst_error(dscale, factor_expected, factor_terms) < 4);
+            CHECK(worst_error(dfactors, factor_expected, factor_terms) < 4);
         }
     });
 }
@@ -84,10 +84,10 @@ TEST_CASE("column factors give the same bits at any thread count", "[kernels]") 
     const Reals branch = random_reals(c.rows * c.width, 1), dy = random_reals(c.rows * c.width, 2);
     const Reals scale = random_reals(c.factors, 3);
     check_same_bits_at_any_thread_count([&] {
-        Reals dbranch(branch.size()), dscale(scale.size());
+        Reals dbranch(branch.size()), dfactors(scale.size());
         Arena scratch;
-        column_scale_backward({dbranch.data(), false}, {dscale.data(), false}, dy.data(), 1, branch.data(),
+        column_scale_backward({dbranch.data(), false}, {dfactors.data(), false}, dy.data(), 1, branch.data(),
                               scale.data(), c.factors, c.rows, c.width, scratch);
-        return std::vector<Reals>{dbranch, dscale};
+        return std::vector<Reals>{dbranch, dfactors};
     });
 }
