@@ -102,7 +102,7 @@ TEST_CASE("sinusoids are those of the paper", "[nn]") {
     REQUIRE(table.size() == 140);
     for (std::size_t t = 0; t < 20; ++t)
         for (std::size_t i = 0; i < 7; ++i) {
-            const double angle = static_cast<double>(t) / std::pow(10000.0, static_cast<double>(i / 2 * 2) / 7);
+            const double angle = static_cast<double>(t) / std::pow(10000.0, static_cast<double>(i - i % 2) / 7);
             CHECK(table[7 * t + i] == Approx(i % 2 == 0 ? std::sin(angle) : std::cos(angle)).margin(1e-6));
         }
 }
