@@ -1,5 +1,6 @@
 // kill -9 at random points of a run, and what a resume makes of it.
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
@@ -77,6 +78,8 @@ bool is_saving(const fs::path& run) {
     return false;
 }
 
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
 bool has_ended(pid_t child) {
     siginfo_t info{};
     return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child;
@@ -97,7 +100,8 @@ void kill_at_random_points(int count) {
     };
     const Clock::time_point start = Clock::now();
     REQUIRE(work.run(train("unbroken")).status == 0);
-    const double whole = std::chrono::duration<double>(Clock::now() - start).count();
+    // As long as a run lasts, which another load of the machine changes: whoever is faster corrects it.
+    double whole = seconds_since(start);
 
     const ballast::RandomStream random(1, "kill");
     int killed = 0;
@@ -111,8 +115,11 @@ void kill_at_random_points(int count) {
         for (int kills = 0; kills < kKillsOfARun && killed < count; ++tries) {
             // A resume has less before it than a whole run: short waits are the more useful ones.
             const double share = random.uniform(tries) / (1 + kills);
+            const Clock::time_point begin = Clock::now();
             const pid_t child = work.start(go_on());
-            std::this_thread::sleep_for(std::chrono::duration<double>(share * whole));
+            while (seconds_since(begin) < share * whole && !has_ended(child))
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
+            if (has_ended(child)) whole = std::min(whole, seconds_since(begin));
             if (tries % 2 == 1)
                 while (!is_saving(run) && !has_ended(child))
                     std::this_thread::yield();
