@@ -297,8 +297,8 @@ TEST_CASE("every tensor that does not fit the model is listed") {
     TrainerState state;
     const std::vector<Moment> velocity{{"velocity", model.m.data()}};
     CHECK_THROWS_WITH(load_checkpoint(path, state, model.table, velocity),
-                      Catch::Contains("\"scale.velocity\" is missing") &&
-                          Catch::Contains("\"scale.m\", F32 [], is not"));
+                      ContainsSubstring("\"scale.velocity\" is missing") &&
+                          ContainsSubstring("\"scale.m\", F32 [], is not"));
 
     // Damage in several files is one error, too.
     write_text(path / "config.json", "x");

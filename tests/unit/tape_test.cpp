@@ -14,7 +14,6 @@
 #include "catch.h"
 
 using namespace ballast;
-using Catch::Matchers::Contains;
 
 namespace {
 
@@ -50,21 +49,21 @@ TEST_CASE("a tape refuses what it cannot differentiate", "[autograd]") {
     SECTION("in eval mode") {
         tape.begin(Mode::eval);
         const Var y = ops::affine(tape, tape.leaf(kShape, kA.data(), gradient.data()), 2, 0);
-        CHECK_THROWS_WITH(tape.backward(y), Contains("eval"));
+        CHECK_THROWS_WITH(tape.backward(y), ContainsSubstring("eval"));
     }
     SECTION("twice, but a new pass makes it fresh") {
         for (int pass = 0; pass < 2; ++pass) {
             tape.begin(Mode::train);
             const Var y = ops::affine(tape, tape.leaf(kShape, kA.data(), gradient.data()), 2, 0);
             tape.backward(y);
-            CHECK_THROWS_WITH(tape.backward(y), Contains("already"));
+            CHECK_THROWS_WITH(tape.backward(y), ContainsSubstring("already"));
         }
     }
     SECTION("from a leaf") {
         tape.begin(Mode::train);
         const Var x = tape.leaf(kShape, kA.data(), gradient.data());
-        CHECK_THROWS_WITH(tape.backward(x), Contains("leaf"));
-        CHECK_THROWS_WITH(tape.producer(x), Contains("leaf"));
+        CHECK_THROWS_WITH(tape.backward(x), ContainsSubstring("leaf"));
+        CHECK_THROWS_WITH(tape.producer(x), ContainsSubstring("leaf"));
     }
 }
 
@@ -72,13 +71,13 @@ TEST_CASE("a tape refuses an op that is not registered, or too many inputs", "[a
     Tape empty({});
     empty.begin(Mode::train);
     const Var x = empty.constant(kShape, kA.data());
-    CHECK_THROWS_WITH(ops::affine(empty, x, 1, 0), Contains("affine") && Contains("registry"));
+    CHECK_THROWS_WITH(ops::affine(empty, x, 1, 0), ContainsSubstring("affine") && ContainsSubstring("registry"));
     OpDef copy = ops::affine_op; // the same rules, but another op
     Tape tape(ops::registry());
     tape.begin(Mode::train);
     const Var y = tape.constant(kShape, kA.data());
     CHECK_THROWS_AS(tape.record(copy, {y}, Attributes{}), Error);
-    CHECK_THROWS_WITH(tape.record(ops::binary_op, std::vector<Var>(kMaxInputs + 1, y)), Contains("binary"));
+    CHECK_THROWS_WITH(tape.record(ops::binary_op, std::vector<Var>(kMaxInputs + 1, y)), ContainsSubstring("binary"));
     CHECK(tape.nodes().empty());
 }
 
@@ -86,7 +85,7 @@ TEST_CASE("a tape refuses values that are not on it", "[autograd]") {
     Tape tape(ops::registry());
     tape.begin(Mode::train);
     const Var a = tape.constant(kShape, kA.data());
-    CHECK_THROWS_WITH(ops::add(tape, a, Var{}), Contains("not on this tape"));
+    CHECK_THROWS_WITH(ops::add(tape, a, Var{}), ContainsSubstring("not on this tape"));
     const Var sum = ops::add(tape, a, a);
     tape.begin(Mode::train);
     CHECK_THROWS_AS(tape.data(sum), Error);
@@ -101,10 +100,11 @@ TEST_CASE("shapes that do not fit are refused with the op's name and the shapes"
     tape.begin(Mode::eval);
     const Var a = tape.constant({2, 3}, kA.data()), b = tape.constant({3, 2}, kB.data());
     CHECK_THROWS_AS(ops::add(tape, a, b), ShapeError);
-    CHECK_THROWS_WITH(ops::add(tape, a, b), Contains("[binary]") && Contains("[2, 3], [3, 2]"));
-    CHECK_THROWS_WITH(ops::linear(tape, a, b), Contains("[linear]"));
-    CHECK_THROWS_WITH(ops::broadcast(tape, a, 5, 7), Contains("[broadcast]") && Contains("[5, 7]"));
-    CHECK_THROWS_WITH(ops::attention(tape, a, {1, 2, 1, 1, 2}), Contains("[attention]") && Contains("[2, 6]"));
+    CHECK_THROWS_WITH(ops::add(tape, a, b), ContainsSubstring("[binary]") && ContainsSubstring("[2, 3], [3, 2]"));
+    CHECK_THROWS_WITH(ops::linear(tape, a, b), ContainsSubstring("[linear]"));
+    CHECK_THROWS_WITH(ops::broadcast(tape, a, 5, 7), ContainsSubstring("[broadcast]") && ContainsSubstring("[5, 7]"));
+    CHECK_THROWS_WITH(ops::attention(tape, a, {1, 2, 1, 1, 2}),
+                      ContainsSubstring("[attention]") && ContainsSubstring("[2, 6]"));
     CHECK(tape.nodes().empty());
 }
 
