@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "ballast/base/file.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/ops/registry.h"
@@ -67,8 +68,13 @@ std::string Learner::first_non_finite(const float* values) const {
     return "no single parameter";
 }
 
-Learner::Step Learner::step(std::int64_t step) {
-    using Clock = std::chrono::steady_clock;
+namespace {
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+} // namespace
+
+Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch) {
     const auto start = Clock::now();
     Step result;
     StepRecord& record = result.record;
@@ -80,7 +86,9 @@ Learner::Step Learner::step(std::int64_t step) {
     const std::int64_t micro_batch = config_.train.micro_batch;
     const std::int64_t micro_batches = config_.train.batch / micro_batch;
     const auto tokens = static_cast<double>(tokens_per_step());
-    sampler_.batch(step, config_.train.batch, context, inputs_.data(), targets_.data());
+    sampler_.batch(batch, config_.train.batch, context, inputs_.data(), targets_.data());
+    result.batch = batch;
+    result.batch_checksum = checksum(std::as_bytes(std::span(inputs_)));
     ops::CrossEntropySums sums;
     for (std::int64_t i = 0; i < micro_batches; ++i) {
         const auto offset = static_cast<std::size_t>(i * micro_batch * context);
@@ -98,30 +106,39 @@ Learner::Step Learner::step(std::int64_t step) {
     record.mean_log_z = sums.log_z / tokens;
     record.max_log_z = sums.max_log_z;
     record.max_logit = sums.max_logit;
-
-    const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, step);
-    record.lr = config_.optimizer.lr * factor;
+    record.lr =
+        config_.optimizer.lr * schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, step);
     record.gradient_norm = std::sqrt(sum_of_squares(table_.gradients(), table_.size()));
-
-    // Nothing below may see a loss or a gradient that is not finite: neither the update nor a statistic.
     if (!std::isfinite(record.loss + record.z_loss))
         result.non_finite = "the loss";
     else if (!std::isfinite(record.gradient_norm))
         result.non_finite = "the gradient of " + first_non_finite(table_.gradients());
-
-    if (result.non_finite.empty()) {
-        // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
-        const double clip = config_.optimizer.clip;
-        record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
-        const UpdateStats stats = optimizer_.step(step, factor, record.clip);
-        result.updated = true;
-        record.parameter_norm = std::sqrt(stats.parameter_squares);
-        record.update_norm = std::sqrt(stats.update_squares);
-        record.update_ratio = stats.parameter_squares > 0 ? record.update_norm / record.parameter_norm : 0;
-        if (!stats.finite) result.non_finite = "after the update " + first_non_finite(table_.values());
-    }
-    record.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    record.seconds = seconds_since(start);
     record.tokens_per_second = tokens / record.seconds;
+    return result;
+}
+
+void Learner::update(Step& step) {
+    const auto start = Clock::now();
+    StepRecord& record = step.record;
+    // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
+    const double clip = config_.optimizer.clip;
+    record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
+    const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, record.step);
+    const UpdateStats stats = optimizer_.step(record.step, factor, record.clip);
+    step.updated = true;
+    record.parameter_norm = std::sqrt(stats.parameter_squares);
+    record.update_norm = std::sqrt(stats.update_squares);
+    record.update_ratio = stats.parameter_squares > 0 ? record.update_norm / record.parameter_norm : 0;
+    if (step.non_finite.empty() && !stats.finite)
+        step.non_finite = "after the update " + first_non_finite(table_.values());
+    record.seconds += seconds_since(start);
+    record.tokens_per_second = static_cast<double>(tokens_per_step()) / record.seconds;
+}
+
+Learner::Step Learner::step(std::int64_t step) {
+    Step result = gradients(step, step);
+    if (result.non_finite.empty()) update(result);
     return result;
 }
 

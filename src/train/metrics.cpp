@@ -98,18 +98,6 @@ std::int64_t csv_step(std::string_view line) {
     return step;
 }
 
-struct EventField {
-    std::string_view name;
-    std::variant<std::int64_t Event::*, std::string Event::*, std::optional<double> Event::*> member;
-};
-
-constexpr auto kEventFields = std::to_array<EventField>({
-    {"step", &Event::step},
-    {"kind", &Event::kind},
-    {"message", &Event::message},
-    {"value", &Event::value},
-});
-
 Event event_from_json(std::string_view line) {
     const auto json = parse_object<Json>(line);
     Event event;

@@ -10,7 +10,7 @@ enum ExitStatus : int {
     kDone = 0,
     kFailure = 1,      ///< a file could not be read or written, or memory ran out
     kUsage = 2,        ///< bad arguments, config or data
-    kDiverged = 3,     ///< the run met a value that is not finite
+    kDiverged = 3,     ///< the run diverged, met a value that is not finite, or was stopped by a policy
     kInterrupted = 130 ///< stopped by a signal, after saving
 };
 

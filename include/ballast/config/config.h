@@ -118,6 +118,17 @@ constexpr auto values_of(ScheduleKind) {
     });
 }
 
+enum class Policy { stop, skip, rewind, go_on };
+constexpr auto values_of(Policy) {
+    using enum Policy;
+    return std::to_array<EnumValue<Policy>>({
+        {stop, "stop", "save and end the run, with exit status 3"},
+        {skip, "skip", "drop the step's update and go on with the next batch"},
+        {rewind, "rewind", "go back `rewind_steps` steps and leave out the batches since (PaLM, arXiv:2204.02311)"},
+        {go_on, "continue", "record it and go on"},
+    });
+}
+
 struct TokenizerConfig {
     BALLAST_KEYS_BEGIN(TokenizerConfig);
     TokenizerKind kind = TokenizerKind::character;
@@ -279,6 +290,29 @@ struct TrainConfig {
     BALLAST_KEYS_END;
 };
 
+struct StabilityConfig {
+    BALLAST_KEYS_BEGIN(StabilityConfig);
+    Policy on_non_finite = Policy::stop;
+    BALLAST_KEY(on_non_finite, "What to do at a NaN or an infinity; `skip` copies the state before every update.");
+    Policy on_spike = Policy::go_on;
+    BALLAST_KEY(on_spike, "What to do at a spike of the loss or the gradient norm.");
+    Policy on_divergence = Policy::stop;
+    BALLAST_KEY(on_divergence, "What to do when the loss has diverged; not `skip`.");
+    Policy on_stall = Policy::go_on;
+    BALLAST_KEY(on_stall, "What to do when nothing but token frequencies is learned; `stop` or `continue`.");
+    std::int64_t spike_window = 128;
+    BALLAST_KEY(spike_window, "Values without spikes that a value is compared with.", between(32, 65536));
+    std::int64_t divergence_window = 50;
+    BALLAST_KEY(divergence_window, "Steps whose median loss tells divergence and stall.", between(1, 65536));
+    std::int64_t rewind_steps = 100;
+    BALLAST_KEY(rewind_steps, "Steps that `rewind` goes back, or more, to a state that is kept.", at_least(1));
+    std::int64_t max_rewinds = 3;
+    BALLAST_KEY(max_rewinds, "Rewinds in a run; what would be one more is a stop.", at_least(0));
+    std::int64_t snapshot_every = 50;
+    BALLAST_KEY(snapshot_every, "Steps between copies of the training state in memory; 0: none.", at_least(0));
+    BALLAST_KEYS_END;
+};
+
 struct LogConfig {
     BALLAST_KEYS_BEGIN(LogConfig);
     bool csv = false;
@@ -304,6 +338,8 @@ struct Config {
     BALLAST_KEY(schedule, "The learning rate over the run.");
     TrainConfig train;
     BALLAST_KEY(train, "The training loop.");
+    StabilityConfig stability;
+    BALLAST_KEY(stability, "How instability is found, and what to do about it.");
     LogConfig log;
     BALLAST_KEY(log, "What is written while training.");
     BALLAST_KEYS_END;

@@ -30,14 +30,21 @@ public:
 
     struct Step {
         StepRecord record;
-        /// Set when the loss, a gradient or (after the update) a parameter is NaN or infinite: what, and where. In the
-        /// first two cases the parameters are as before the step.
+        std::int64_t batch = 0;           ///< its tokens are a function of (seed, batch)
+        std::uint64_t batch_checksum = 0; ///< of its tokens
+        /// Set when the loss, a gradient or (after the update) a parameter is NaN or infinite: what, and where.
         std::string non_finite;
         bool updated = false; ///< the parameters have changed
     };
 
-    /// Step `step`, counted from 1: a batch that is a function of (seed, step), forward and backward in micro-batches,
-    /// clipping, update. `record.tokens` is left to the caller.
+    /// The first half of step `step`, counted from 1, on batch `batch`: forward and backward in micro-batches. Changes
+    /// gradients alone. `record.tokens` is left to the caller.
+    Step gradients(std::int64_t step, std::int64_t batch);
+
+    /// The second half: clipping and update, by the gradients of the pass that `step` comes from.
+    void update(Step& step);
+
+    /// Both, without an update where loss or gradients are not finite.
     Step step(std::int64_t step);
 
     /// Mean cross-entropy on the validation split, by the config's `train.eval_batches`; nothing without such a split.
@@ -45,6 +52,7 @@ public:
 
     const Config& config() const { return config_; }
     const Transformer& model() const { return model_; }
+    const Dataset& data() const { return data_; }
     ParamTable& table() { return table_; }
     const ParamTable& table() const { return table_; }
     const Optimizer& optimizer() const { return optimizer_; }

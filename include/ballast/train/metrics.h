@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ballast/base/file.h"
+#include "ballast/train/event.h"
 #include "ballast/train/step_record.h"
 
 // The records of a run: text files that grow by one line a step or event. A line reaches the operating system before
@@ -28,6 +29,8 @@ public:
     MetricsSink& operator=(const MetricsSink&) = delete;
 
     virtual void write(const StepRecord& record) = 0;
+    /// What begins with the step whose record was written last.
+    virtual void event(const Event& /*event*/) {}
     /// Makes what was written survive a crash of the machine.
     virtual void sync() {}
 };
@@ -88,14 +91,6 @@ private:
 /// All records of a metrics.jsonl. An unfinished last line is left out; throws IoError with path and line for any
 /// other line that is not a record.
 std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
-
-/// Something that happened in a run.
-struct Event {
-    std::int64_t step = 0;       ///< the finished step it belongs to; 0: before the first
-    std::string kind;            ///< a word for programs: "spike", "checkpoint", "resume"
-    std::string message;         ///< a sentence for people
-    std::optional<double> value; ///< the number it is about
-};
 
 /// events.jsonl: an Event a line, any number of them for a step.
 class EventLog {

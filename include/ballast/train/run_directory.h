@@ -35,7 +35,7 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
-    std::string verdict; ///< "stable", "non_finite", "interrupted", …
+    std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
     std::string reason;  ///< a sentence; may be empty
     std::int64_t step = 0;
     std::int64_t tokens = 0;
@@ -45,6 +45,11 @@ struct RunSummary {
     std::optional<double> final_val_loss;
     std::optional<double> best_val_loss;
     std::int64_t best_val_step = 0;
+    std::int64_t loss_spikes = 0; ///< steps
+    std::int64_t gradient_spikes = 0;
+    double loss_spike_score = 0; ///< spike_score() of all steps
+    double gradient_spike_score = 0;
+    std::int64_t rewinds = 0;
     double tokens_per_second = 0; ///< over all of the training time
     double seconds = 0;           ///< training time, of all processes that worked on the run
     std::string started;          ///< utc_time()

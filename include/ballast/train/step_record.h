@@ -27,11 +27,13 @@ struct StepRecord {
     double tokens_per_second = 0;
     double seconds = 0;
     std::optional<double> val_loss;
+    std::optional<std::string> events;
 };
 
 /// A member of StepRecord: what JSON and CSV call it, its unit ("" for a pure number), and one sentence.
 struct StepField {
-    using Member = std::variant<std::int64_t StepRecord::*, double StepRecord::*, std::optional<double> StepRecord::*>;
+    using Member = std::variant<std::int64_t StepRecord::*, double StepRecord::*, std::optional<double> StepRecord::*,
+                                std::optional<std::string> StepRecord::*>;
 
     std::string_view name;
     std::string_view unit;
@@ -58,6 +60,10 @@ inline constexpr auto kStepFields = std::to_array<StepField>({
     {"seconds", "s", "Time that the step took.", &StepRecord::seconds},
     {"val_loss", "nats/token", "Mean cross-entropy on the validation split; only where evaluated.",
      &StepRecord::val_loss},
+    {"events", "",
+     "Kinds of events that hold at this step, separated by blanks (see events.jsonl), and `skipped` where the update "
+     "was dropped; only where there are any.",
+     &StepRecord::events},
 });
 
 /// The record as one JSON object without a line break, keys as in kStepFields; a member that is not set is left out.

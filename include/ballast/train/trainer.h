@@ -3,15 +3,19 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "ballast/base/log.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
 #include "ballast/train/run_directory.h"
+#include "ballast/train/snapshot.h"
+#include "ballast/train/stability.h"
 
 namespace ballast {
 
@@ -30,8 +34,11 @@ public:
                           const Log& log = {});
 
     /// Trains to the last step, until `interrupt` becomes true (then the step under way is finished and saved), or
-    /// until a value is not finite. Every StepRecord goes to the run's own records and to `sinks`. Returns the summary,
-    /// which is also in the run directory: verdict "finished", "interrupted" or "non_finite".
+    /// until an event whose policy is to stop. Every StepRecord and Event goes to the run's own records and to `sinks`.
+    /// Returns the summary, which is also in the run directory.
+    ///
+    /// A rewind restores the newest snapshot that this process has kept of `rewind_steps` before the event, or the
+    /// oldest, cuts records and checkpoints back to it and leaves out the batches since.
     RunSummary run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt);
 
     const Config& config() const { return learner_->config(); }
@@ -44,7 +51,8 @@ private:
     Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner, RunDirectory directory, TrainerState state,
             Log log);
 
-    void note(const StepRecord& record);
+    void open_records();
+    bool rewind(const JudgedStep& step, std::span<MetricsSink* const> sinks);
     void save();
     RunSummary summary(std::string verdict, std::string reason) const;
 
@@ -54,7 +62,10 @@ private:
     TrainerState state_;
     Log log_;
     std::string config_json_;
-    EventLog events_;
+    StabilityRules rules_;
+    Snapshots snapshots_;
+    Snapshot undo_;
+    std::optional<EventLog> events_;
     std::vector<std::unique_ptr<MetricsSink>> records_;
     StepRecord last_;
 };
