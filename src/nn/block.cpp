@@ -4,7 +4,8 @@
 
 namespace ballast::inline BALLAST_PRECISION {
 
-Residual::Residual(ParamTable& table, const std::string& name, const ModelConfig& config) : dropout(config.dropout) {
+Residual::Residual(ParamTable& table, const std::string& name, const ModelConfig& config)
+    : name(name), dropout(config.dropout) {
     const PlacementRow& slots = placement_row(config.norm.placement);
     if (slots.pre) pre = Norm(table, name + ".pre_norm", config.width, config.norm);
     if (slots.out) out = Norm(table, name + ".out_norm", config.width, config.norm);

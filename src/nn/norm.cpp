@@ -5,7 +5,7 @@
 namespace ballast::inline BALLAST_PRECISION {
 
 Norm::Norm(ParamTable& table, const std::string& name, std::int64_t width, const NormConfig& config)
-    : kind(config.kind), eps(config.eps) {
+    : name(name), kind(config.kind), eps(config.eps) {
     if (kind == NormKind::none) return;
     if (config.gain) gain = table.add(name + ".gain", {width}, ParamInit::constant(1), DecayGroup::no_decay);
     if (kind == NormKind::layernorm && config.bias == Switch::on)
@@ -13,6 +13,7 @@ Norm::Norm(ParamTable& table, const std::string& name, std::int64_t width, const
 }
 
 Var Norm::operator()(Tape& tape, Var x) const {
+    const Tape::Site site(tape, name);
     switch (kind) {
     case NormKind::none: return x;
     case NormKind::layernorm: return ops::layernorm(tape, x, gain(tape), bias(tape), eps);

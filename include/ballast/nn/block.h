@@ -21,6 +21,7 @@ struct SequenceShape {
 ///
 /// Which slots hold a norm is a row of the placement table (config/placement.h); the others are the identity.
 struct Residual {
+    std::string name; ///< of the sublayer
     Norm pre;
     Norm out;
     Norm post;
@@ -35,6 +36,7 @@ struct Residual {
     /// `sublayer` is called as Var(Tape&, Var).
     template <class Sublayer>
     Var operator()(Tape& tape, Var x, Sublayer&& sublayer) const {
+        const Tape::Site site(tape, name);
         const Var branch = ops::dropout(tape, out(tape, sublayer(tape, pre(tape, x))), dropout);
         return post(tape, ops::residual(tape, x, branch, skip_scale, branch_scale));
     }

@@ -10,6 +10,7 @@ namespace ballast::inline BALLAST_PRECISION {
 /// One norm of the network, of any kind; kind `none` is the identity. Parameters NAME.gain (ones) and NAME.bias (zeros)
 /// [width], as far as the kind and the config have them.
 struct Norm {
+    std::string name;
     NormKind kind = NormKind::none;
     double eps = 0;
     Parameter gain;

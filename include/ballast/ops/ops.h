@@ -49,6 +49,10 @@ extern const OpDef glu_op;
 Var glu(Tape& tape, Var x, Activation kind);
 
 /// The residual stream: y = skip_scale * x + branch_scale * branch.
+struct ResidualAttributes {
+    double skip_scale;
+    double branch_scale;
+};
 extern const OpDef residual_op;
 Var residual(Tape& tape, Var x, Var branch, double skip_scale = 1, double branch_scale = 1);
 
