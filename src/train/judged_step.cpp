@@ -19,14 +19,15 @@ void advance(TrainerState& state, const StepRecord& record) {
 
 } // namespace
 
-JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerState& state, Snapshot& undo) {
+JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerState& state, Snapshot& undo,
+                       LayerProbe* probe) {
     const StabilityState before = state.stability;
     const Policy on_non_finite = rules.config.on_non_finite;
     JudgedStep result;
     Learner::Step& step = result.step;
     Judgement& judgement = result.judgement;
 
-    step = learner.gradients(state.step + 1, state.step + 1 + state.skipped_batches);
+    step = learner.gradients(state.step + 1, state.step + 1 + state.skipped_batches, probe);
     step.record.tokens = state.tokens + learner.tokens_per_step();
     judgement = judge(rules, state.stability, step.record, step.non_finite);
 
@@ -34,7 +35,7 @@ JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerSta
     bool skipped = judgement.policy == Policy::skip;
     if (!skipped && (finite || on_non_finite == Policy::go_on)) {
         if (on_non_finite == Policy::skip) undo.take(state, learner.table(), learner.optimizer().moments());
-        learner.update(step);
+        learner.update(step, probe);
         if (finite && !step.non_finite.empty()) { // a parameter
             judgement.add(judge(rules, state.stability, step.record, step.non_finite));
             skipped = on_non_finite == Policy::skip;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ballast/base/file.h"
+#include "ballast/base/rng.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/ops/registry.h"
@@ -74,33 +75,54 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 } // namespace
 
-Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch) {
+void Learner::draw_batch(std::int64_t batch) {
+    const std::int64_t context = config_.model.context;
+    sampler_.batch(batch, config_.train.batch, context, inputs_.data(), targets_.data());
+    const PoisonConfig& poison = config_.data.poison;
+    if (poison.first == 0 || batch < poison.first || batch >= poison.first + poison.batches) return;
+    const RandomStream pattern(config_.seed, "poison");
+    const auto token = [&](std::size_t at) {
+        const auto place = static_cast<std::uint64_t>(at % static_cast<std::size_t>(poison.period));
+        return static_cast<std::int32_t>(pattern.below(place, static_cast<std::uint64_t>(data_.vocab_size())));
+    };
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+        const std::size_t place = i % static_cast<std::size_t>(context);
+        inputs_[i] = token(place);
+        targets_[i] = token(place + 1);
+    }
+}
+
+Var Learner::forward(std::int64_t step, std::int64_t i) {
+    const std::int64_t context = config_.model.context;
+    const std::int64_t micro_batch = config_.train.micro_batch;
+    const auto count = static_cast<std::size_t>(micro_batch * context);
+    const auto offset = static_cast<std::size_t>(i) * count;
+    const std::span inputs(inputs_.data() + offset, count);
+    const std::span targets(targets_.data() + offset, count);
+    tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches() + i)});
+    const Var logits = model_(tape_, {inputs, {micro_batch, context}});
+    // Divided by the tokens of the whole batch, so that the sum over micro-batches is the batch's mean.
+    return ops::cross_entropy(tape_, logits, targets, 1 / static_cast<double>(tokens_per_step()), config_.loss.z_loss);
+}
+
+Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch, LayerProbe* probe) {
     const auto start = Clock::now();
     Step result;
     StepRecord& record = result.record;
     record.step = step;
 
-    // Forward and backward, one micro-batch after the other; gradients add up in the table. The loss is divided by the
-    // tokens of the whole batch, so the sum over micro-batches is the batch's mean.
-    const std::int64_t context = config_.model.context;
-    const std::int64_t micro_batch = config_.train.micro_batch;
-    const std::int64_t micro_batches = config_.train.batch / micro_batch;
-    const auto tokens = static_cast<double>(tokens_per_step());
-    sampler_.batch(batch, config_.train.batch, context, inputs_.data(), targets_.data());
+    draw_batch(batch);
     result.batch = batch;
     result.batch_checksum = checksum(std::as_bytes(std::span(inputs_)));
     ops::CrossEntropySums sums;
-    for (std::int64_t i = 0; i < micro_batches; ++i) {
-        const auto offset = static_cast<std::size_t>(i * micro_batch * context);
-        const auto count = static_cast<std::size_t>(micro_batch * context);
-        const std::span inputs(inputs_.data() + offset, count);
-        const std::span targets(targets_.data() + offset, count);
-        tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches + i)});
-        const Var logits = model_(tape_, {inputs, {micro_batch, context}});
-        const Var loss = ops::cross_entropy(tape_, logits, targets, 1 / tokens, config_.loss.z_loss);
+    for (std::int64_t i = 0; i < micro_batches(); ++i) { // gradients add up in the table
+        const Var loss = forward(step, i);
         sums += ops::cross_entropy_sums(tape_, loss);
+        if (probe != nullptr && i == 0) probe->activations(step, tape_);
         tape_.backward(loss, {.accumulate = i > 0});
     }
+    if (probe != nullptr) probe->gradients();
+    const auto tokens = static_cast<double>(tokens_per_step());
     record.loss = sums.nll / tokens;
     record.z_loss = config_.loss.z_loss * sums.log_z_squares / tokens;
     record.mean_log_z = sums.log_z / tokens;
@@ -118,7 +140,7 @@ Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch) {
     return result;
 }
 
-void Learner::update(Step& step) {
+void Learner::update(Step& step, LayerProbe* probe) {
     const auto start = Clock::now();
     StepRecord& record = step.record;
     // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
@@ -126,6 +148,7 @@ void Learner::update(Step& step) {
     record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
     const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, record.step);
     const UpdateStats stats = optimizer_.step(record.step, factor, record.clip);
+    if (probe != nullptr) probe->update();
     step.updated = true;
     record.parameter_norm = std::sqrt(stats.parameter_squares);
     record.update_norm = std::sqrt(stats.update_squares);
@@ -134,6 +157,19 @@ void Learner::update(Step& step) {
         step.non_finite = "after the update " + first_non_finite(table_.values());
     record.seconds += seconds_since(start);
     record.tokens_per_second = static_cast<double>(tokens_per_step()) / record.seconds;
+}
+
+std::vector<TraceEntry> Learner::trace(std::int64_t step, std::int64_t batch) {
+    draw_batch(batch);
+    std::vector<TraceEntry> trace;
+    for (std::int64_t i = 0; i < micro_batches(); ++i) {
+        tape_.backward(forward(step, i), {.accumulate = i > 0, .keep_gradients = true});
+        std::vector<TraceEntry> found = trace_of(tape_, table_);
+        const bool has_ended = first_not_finite(found) != nullptr;
+        if (i == 0 || has_ended) trace = std::move(found);
+        if (has_ended) break;
+    }
+    return trace;
 }
 
 Learner::Step Learner::step(std::int64_t step) {

@@ -51,13 +51,18 @@ constexpr auto kEnvironmentFields = std::to_array<EnvironmentField>({
 struct SummaryField {
     std::string_view name;
     std::variant<std::string RunSummary::*, std::int64_t RunSummary::*, double RunSummary::*,
-                 std::optional<double> RunSummary::*>
+                 std::optional<double> RunSummary::*, std::optional<std::int64_t> RunSummary::*>
         member;
 };
 
 constexpr auto kSummaryFields = std::to_array<SummaryField>({
     {"verdict", &RunSummary::verdict},
     {"reason", &RunSummary::reason},
+    {"onset", &RunSummary::onset},
+    {"onset_step", &RunSummary::onset_step},
+    {"onset_layer", &RunSummary::onset_layer},
+    {"onset_site", &RunSummary::onset_site},
+    {"onset_statistic", &RunSummary::onset_statistic},
     {"step", &RunSummary::step},
     {"tokens", &RunSummary::tokens},
     {"final_loss", &RunSummary::final_loss},

@@ -12,15 +12,10 @@ namespace ballast {
 namespace {
 
 constexpr std::size_t kFewestValues = 32;
-constexpr double kDeviation = 1.4826; ///< standard deviation of a normal distribution over its MAD
 constexpr double kSpikeDeviations = 6;
 constexpr double kLeastRise = 0.05; ///< of the median or of the first loss
 constexpr double kLeastGap = 1;     ///< nats
-
-struct Centre {
-    double median = 0;
-    double mad = 0; ///< median of the distances from the median
-};
+constexpr double kLeastGain = 0.01; ///< on the unigram entropy
 
 double median_of(std::vector<double>& values) {
     const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -29,25 +24,10 @@ double median_of(std::vector<double>& values) {
     return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-Centre centre_of(std::vector<double> values) {
-    Centre centre;
-    centre.median = median_of(values);
-    for (double& value : values)
-        value = std::abs(value - centre.median);
-    centre.mad = median_of(values);
-    return centre;
-}
-
 void push(std::vector<double>& values, double value, std::int64_t capacity) {
     values.push_back(value);
     const auto most = static_cast<std::size_t>(capacity);
     if (values.size() > most) values.erase(values.begin(), values.end() - static_cast<std::ptrdiff_t>(most));
-}
-
-/// Four digits, as in the lines about steps.
-std::string short_number(double value) {
-    const double scale = value == 0 ? 1 : std::pow(10, 3 - std::floor(std::log10(std::abs(value))));
-    return number_text(std::round(value * scale) / scale);
 }
 
 /// When a step shows several things, the strictest policy wins.
@@ -124,16 +104,18 @@ private:
     }
 
     void stall(const Centre& centre) {
-        const bool better = centre.median < rules_.unigram_entropy;
+        // A run that has learned the frequencies alone stays at their entropy, now above and now below it.
+        const double threshold = (1 - kLeastGain) * rules_.unigram_entropy;
+        const bool better = centre.median < threshold;
         if (better) state_.stalled_since = 0;
         if (better || record_.step < rules_.stall_step) return;
         // A run that has learned something and lost it again has diverged or is about to.
-        if (state_.stalled_since == 0 && state_.best_median < rules_.unigram_entropy) return;
+        if (state_.stalled_since == 0 && state_.best_median < threshold) return;
         if (goes_on(state_.stalled_since)) return flag("stall", Policy::go_on);
         flag("stall", rules_.config.on_stall);
-        describe(begin("stall", recent_text(centre) + ", not below the unigram entropy of the data, " +
+        describe(begin("stall", recent_text(centre) + ", not 1 % below the unigram entropy of the data, " +
                                     short_number(rules_.unigram_entropy)),
-                 centre, rules_.unigram_entropy);
+                 centre, threshold);
     }
 
     /// Whether something has held before this step; if not, it does from now on.
@@ -176,6 +158,21 @@ private:
 };
 
 } // namespace
+
+Centre centre_of(std::vector<double> values) {
+    Centre centre;
+    centre.median = median_of(values);
+    for (double& value : values)
+        value = std::abs(value - centre.median);
+    centre.mad = median_of(values);
+    return centre;
+}
+
+std::string short_number(double value) {
+    if (!std::isfinite(value)) return number_text(value);
+    const double scale = value == 0 ? 1 : std::pow(10, 3 - std::floor(std::log10(std::abs(value))));
+    return number_text(std::round(value * scale) / scale);
+}
 
 void Judgement::add(Judgement other) {
     std::move(other.events.begin(), other.events.end(), std::back_inserter(events));

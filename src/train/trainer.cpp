@@ -1,21 +1,15 @@
 #include "ballast/train/trainer.h"
 
+#include <limits>
 #include <utility>
 
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
+#include "ballast/train/tensorboard.h"
 
 namespace ballast {
 
 namespace {
-/// Snapshots that reach back as far as a rewind does, and one more: two in any case, to replay a step from either.
-std::size_t snapshots_to_keep(const StabilityConfig& config) {
-    if (config.snapshot_every == 0) return 0;
-    const bool may_rewind = config.on_non_finite == Policy::rewind || config.on_spike == Policy::rewind ||
-                            config.on_divergence == Policy::rewind;
-    return 2 + static_cast<std::size_t>(may_rewind ? config.rewind_steps / config.snapshot_every : 0);
-}
-
 Event resume_event(std::int64_t step, const std::vector<KeyDifference>& changes) {
     std::string message = "went on from step " + std::to_string(step);
     for (const KeyDifference& change : changes)
@@ -23,15 +17,35 @@ Event resume_event(std::int64_t step, const std::vector<KeyDifference>& changes)
     return {.step = step, .kind = "resume", .message = std::move(message)};
 }
 
-/// The sentence of summary.json about a verdict: the event that it comes from.
-std::string reason_of(std::string_view verdict, const std::vector<Event>& events) {
+/// The op in which something that is not finite first appears, by making the step again.
+std::optional<Onset> trace_onset(Learner& learner, const Learner::Step& step) {
+    const std::vector<TraceEntry> trace = learner.trace(step.record.step, step.batch);
+    const TraceEntry* const entry = first_not_finite(trace);
+    if (entry == nullptr) return {};
+    const LayerSite place = layer_site(entry->site);
+    return Onset{.step = step.record.step,
+                 .layer = place.layer,
+                 .site = std::string(place.site),
+                 .statistic = entry->op + (entry->backward ? " backward" : ""),
+                 .value = std::numeric_limits<double>::quiet_NaN(),
+                 .before = 0};
+}
+
+/// The event that a verdict comes from.
+std::optional<Event> cause_of(std::string_view verdict, const std::filesystem::path& events) {
     const std::string_view kind = verdict == "diverged"  ? "divergence"
                                   : verdict == "stalled" ? "stall"
                                   : verdict == "spiky"   ? "loss_spike"
                                                          : verdict;
-    for (auto event = events.rbegin(); event != events.rend(); ++event)
-        if (event->kind == kind) return "step " + std::to_string(event->step) + ": " + event->message;
-    return "";
+    std::optional<Event> cause;
+    for (const Event& event : read_events(events))
+        if (event.kind == kind) cause = event;
+    return cause;
+}
+/// The step from which on the onset of an event is looked for: a stall may begin with the run, and a median is late.
+std::int64_t first_suspect(const Event& event, const StabilityConfig& config) {
+    if (event.kind == "stall") return 1;
+    return event.step - (event.kind == "divergence" ? 2 * config.divergence_window : config.divergence_window / 2);
 }
 } // namespace
 
@@ -40,17 +54,21 @@ Trainer::Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner
     : data_(std::move(data)), learner_(std::move(learner)), directory_(std::move(directory)), state_(std::move(state)),
       log_(std::move(log)), config_json_(to_json(learner_->config())),
       rules_(learner_->config(), data_->unigram_entropy()),
-      snapshots_(snapshots_to_keep(learner_->config().stability)) {
+      recorder_(directory_.path(), learner_->config().stability, *learner_) {
+    if (config().stability.probe_every > 0) probe_.emplace(learner_->table(), config().optimizer);
     open_records();
 }
 
 /// Opens the run's own records at the state's step, which drops what they hold of later steps.
 void Trainer::open_records() {
     events_.reset();
+    layers_.reset();
     records_.clear();
     events_.emplace(directory_.events_path(), state_.step);
+    if (probe_) layers_.emplace(directory_.layers_path(), state_.step);
     records_.push_back(std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step));
     if (config().log.csv) records_.push_back(std::make_unique<CsvSink>(directory_.csv_path(), state_.step));
+    if (config().log.tensorboard) records_.push_back(std::make_unique<TensorBoardSink>(directory_.path(), state_.step));
 }
 
 Trainer Trainer::start(const Config& config, const std::filesystem::path& directory, const Log& log) {
@@ -61,6 +79,8 @@ Trainer Trainer::start(const Config& config, const std::filesystem::path& direct
     state.data_fingerprint = data->fingerprint();
     state.vocab_size = data->vocab_size();
     state.tokenizer = data->tokenizer();
+    if (config.train.steps < config.stability.divergence_window)
+        log.info("stability.divergence_window is longer than the run: divergence and stall are not judged");
     RunDirectory run = RunDirectory::create(directory, to_json(config), current_environment());
     return {std::move(data), std::move(learner), std::move(run), std::move(state), log};
 }
@@ -111,27 +131,18 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     std::string reason;
 
     while (state_.step < train.steps) {
-        const std::int64_t snapshot_every = config().stability.snapshot_every;
-        if (snapshot_every > 0 && (snapshots_.all().empty() || state_.step % snapshot_every == 0))
-            snapshots_.take(state_, learner_->table(), learner_->optimizer().moments());
-
-        JudgedStep judged = judged_step(*learner_, rules_, state_, undo_);
+        recorder_.before_step(state_, *learner_, config_json_);
+        const std::int64_t number = state_.step + 1;
+        LayerProbe* const probe =
+            probe_ && (number == 1 || number % config().stability.probe_every == 0) ? &*probe_ : nullptr;
+        JudgedStep judged = judged_step(*learner_, rules_, state_, undo_, probe);
         StepRecord& record = judged.step.record;
         if (judged.made && due(train.eval_every)) record.val_loss = learner_->validate();
         if (record.val_loss && *record.val_loss < state_.best_val_loss) {
             state_.best_val_loss = *record.val_loss;
             state_.best_val_step = state_.step;
         }
-        last_ = record;
-        for (const auto& sink : records_)
-            sink->write(record);
-        for (MetricsSink* sink : sinks)
-            sink->write(record);
-        for (const Event& event : judged.judgement.events) {
-            events_->write(event);
-            for (MetricsSink* sink : sinks)
-                sink->event(event);
-        }
+        report(judged, probe != nullptr ? probe->records() : std::span<const LayerRecord>(), sinks);
 
         const Policy policy = judged.judgement.policy;
         if (policy == Policy::rewind && rewind(judged, sinks)) continue;
@@ -153,10 +164,33 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         if (state_.resumed > 0) return directory_.summary();
         save();
     }
-    if (reason.empty()) reason = reason_of(verdict, read_events(directory_.events_path()));
+    const std::optional<Event> cause = cause_of(verdict, directory_.events_path());
+    if (verdict != "non_finite") onset_.reset();
+    if (cause && !onset_ && probe_)
+        onset_ = find_onset(read_layers(directory_.layers_path()), first_suspect(*cause, rules_.config), cause->step);
+    if (cause && reason.empty()) reason = "step " + std::to_string(cause->step) + ": " + cause->message;
     const RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
+}
+
+/// To records and sinks; and to the recorder, which writes at what may be worth a replay.
+void Trainer::report(const JudgedStep& judged, std::span<const LayerRecord> layers,
+                     std::span<MetricsSink* const> sinks) {
+    last_ = judged.step.record;
+    for (const auto& sink : records_)
+        sink->write(last_);
+    for (MetricsSink* sink : sinks)
+        sink->write(last_);
+    if (layers_) layers_->write(layers);
+    recorder_.record(judged, *learner_, layers);
+    for (const Event& event : judged.judgement.events) {
+        events_->write(event);
+        for (MetricsSink* sink : sinks)
+            sink->event(event);
+        if (event.kind == "non_finite" && !judged.step.updated) onset_ = trace_onset(*learner_, judged.step);
+        if (event.kind != "gradient_spike") recorder_.write(event, state_, *learner_, config_json_);
+    }
 }
 
 /// Goes back before the step that has just been judged. False when there is nothing to go back to, or this was done as
@@ -164,17 +198,13 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
 bool Trainer::rewind(const JudgedStep& judged, std::span<MetricsSink* const> sinks) {
     const StabilityConfig& config = rules_.config;
     const std::int64_t from = judged.step.record.step;
-    const Snapshot* const to = snapshots_.before(from - config.rewind_steps);
-    if (to == nullptr || state_.rewinds >= config.max_rewinds) return false;
-
-    TrainerState state = to->state;
-    state.seconds = state_.seconds;
-    state.rewinds = state_.rewinds + 1;
-    state.stability.remedied = state_.stability.remedied + 1;
-    state.skipped_batches = state_.skipped_batches + from - state.step;
-    to->restore(learner_->table(), learner_->optimizer().moments());
-    state_ = std::move(state);
-    snapshots_.drop_after(state_.step);
+    const TrainerState before = state_;
+    if (before.rewinds >= config.max_rewinds) return false;
+    if (!recorder_.restore(from - config.rewind_steps, state_, *learner_)) return false;
+    state_.seconds = before.seconds;
+    state_.rewinds = before.rewinds + 1;
+    state_.stability.remedied = before.stability.remedied + 1;
+    state_.skipped_batches = before.skipped_batches + from - state_.step;
 
     open_records();
     Event event = judged.judgement.events.empty() ? Event{} : judged.judgement.events.front();
@@ -194,6 +224,7 @@ void Trainer::save() {
     // The records first: a resume keeps those up to the checkpoint's step and must find them all.
     for (const auto& sink : records_)
         sink->sync();
+    if (layers_) layers_->sync();
     events_->sync();
     const std::filesystem::path saved =
         save_checkpoint(directory_.path(), config_json_, state_, learner_->table(), learner_->optimizer().moments());
@@ -213,6 +244,13 @@ RunSummary Trainer::summary(std::string verdict, std::string reason) const {
     result.final_val_loss = last_.val_loss;
     if (state_.best_val_step > 0) result.best_val_loss = state_.best_val_loss;
     result.best_val_step = state_.best_val_step;
+    if (onset_) {
+        result.onset = onset_->text();
+        result.onset_step = onset_->step;
+        result.onset_layer = onset_->layer;
+        result.onset_site = onset_->site;
+        result.onset_statistic = onset_->statistic;
+    }
     result.loss_spikes = state_.stability.loss_spikes;
     result.gradient_spikes = state_.stability.gradient_spikes;
     result.rewinds = state_.rewinds;

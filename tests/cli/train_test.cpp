@@ -47,8 +47,8 @@ TEST_CASE("a finished run is whole, and its last two lines say how it went and w
     CAPTURE(outcome.out, outcome.err);
     REQUIRE(outcome.status == 0);
     CHECK(names_in(work / "runs/small") == std::vector<std::string>{"checkpoints", "config.json", "environment.json",
-                                                                    "events.jsonl", "lock", "metrics.jsonl",
-                                                                    "summary.json"});
+                                                                    "events.jsonl", "layers.jsonl", "lock",
+                                                                    "metrics.jsonl", "summary.json"});
     CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010", "step-00000020"});
     CHECK(metrics_of(work / "runs/small").size() == 20);
     CHECK(Json::parse(content(work / "runs/small/summary.json")).at("verdict") == "stable");
@@ -270,13 +270,18 @@ TEST_CASE("on a terminal there is one live line that fits it") {
          at = outcome.out.find("\x1b[J", at + 1)) {
         std::size_t width = 0;
         std::size_t i = at + 3;
-        for (; i < outcome.out.size() && outcome.out[i] != '\r' && outcome.out[i] != '\n'; ++i) {
-            if (outcome.out[i] == '\x1b')
+        for (; i < outcome.out.size(); ++i) {
+            const bool line_end = outcome.out.compare(i, 2, "\r\n") == 0;
+            if (outcome.out[i] == '\r' && !line_end) break;
+            if (line_end) { // so far it was a whole line, above the live one
+                width = 0;
+                ++i;
+            } else if (outcome.out[i] == '\x1b')
                 i = outcome.out.find('m', i);
             else if ((outcome.out[i] & 0xC0) != 0x80)
                 ++width;
         }
-        if (outcome.out.compare(i, 4, "\r\x1b[J") != 0) continue; // a whole line, which the terminal wraps
+        if (outcome.out.compare(i, 4, "\r\x1b[J") != 0) continue; // the end of the output
         if (width > 0) ++live_lines;
         CHECK(width < columns);
     }

@@ -24,6 +24,8 @@ void add_resume(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
+void add_diagnose(CLI::App& app, Action& action);
+void add_replay(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_schema(CLI::App& app, Action& action);
 

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <vector>
 
+#include "ballast/train/flight_recorder.h"
 #include "ballast/train/learner.h"
 #include "command.h"
 #include "display.h"
@@ -85,6 +86,10 @@ int dry_run(const Config& config) {
     row("", "activations", byte_size(static_cast<double>(learner.tape().activation_bytes())),
         "measured, for " + std::to_string(train.micro_batch) + " sequences at once");
     row("", "scratch", byte_size(static_cast<double>(learner.tape().scratch_bytes())), "measured");
+    const FlightRecorder recorder({}, config.stability, learner);
+    row("", "snapshots", byte_size(static_cast<double>(recorder.snapshot_bytes())),
+        recorder.on_disk() ? "of the flight recorder, on the disk" : "of the flight recorder");
+    if (config.stability.probe_every > 0) row("", "probes", byte_size(array));
     row("", "process", byte_size(peak_bytes()), "measured, at most, data included");
     row("disk", "checkpoint", byte_size(array * static_cast<double>(1 + moments)), "each");
     row("work", "a step", flops_text(work),

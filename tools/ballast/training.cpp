@@ -65,6 +65,7 @@ std::string result_line(const RunSummary& summary, const Trainer& trainer) {
                       static_cast<long long>(trainer.config().train.steps));
     else if (!summary.reason.empty())
         text = summary.verdict + " (" + summary.reason + "): step " + std::to_string(summary.step);
+    if (!summary.onset.empty()) text += ", began at " + summary.onset;
     if (summary.step > 0) text += format(", loss %.4f", summary.final_loss);
     const double entropy = trainer.data().unigram_entropy();
     if (summary.final_val_loss)
@@ -87,9 +88,10 @@ std::string next_line(const RunSummary& summary, const Trainer& trainer) {
     const fs::path& run = trainer.directory().path();
     const std::string word = shell_word(run);
     if (summary.verdict == "interrupted") return "next: ballast resume " + word;
+    if (summary.verdict == "spiky" || summary.verdict == "stalled") return "next: ballast diagnose " + word;
     if (!reached_its_end(summary, trainer))
-        return "next: train again with a lower optimizer.lr or a longer schedule.warmup; the record is " +
-               shell_word(run / "metrics.jsonl");
+        return "next: ballast diagnose " + word + " | ballast replay " + word + " --step " +
+               std::to_string(summary.onset_step.value_or(std::max<std::int64_t>(1, summary.step)));
     return "next: ballast generate " + word + " --prompt " + shell_word(some_prompt(trainer.data())) +
            " | ballast eval " + word + " | " + extend_command(run, trainer.config().train.steps);
 }

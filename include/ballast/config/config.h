@@ -136,6 +136,17 @@ struct TokenizerConfig {
     BALLAST_KEYS_END;
 };
 
+struct PoisonConfig {
+    BALLAST_KEYS_BEGIN(PoisonConfig);
+    std::int64_t first = 0;
+    BALLAST_KEY(first, "Number of the first training batch that is replaced; 0: none.", at_least(0));
+    std::int64_t batches = 3;
+    BALLAST_KEY(batches, "How many are.", at_least(1));
+    std::int64_t period = 4;
+    BALLAST_KEY(period, "Tokens of the random pattern that fills them, repeated.", between(1, 65536));
+    BALLAST_KEYS_END;
+};
+
 struct DataConfig {
     BALLAST_KEYS_BEGIN(DataConfig);
     std::string path;
@@ -149,6 +160,8 @@ struct DataConfig {
     std::int64_t vocab_size = 0;
     BALLAST_KEY(vocab_size, "bin: number of token ids; 0: from meta.json, else the largest seen.",
                 between(0, 2147483647));
+    PoisonConfig poison;
+    BALLAST_KEY(poison, "Batches that are spoilt on purpose, to see what damaged data does to a run.");
     BALLAST_KEYS_END;
 };
 
@@ -292,6 +305,8 @@ struct TrainConfig {
 
 struct StabilityConfig {
     BALLAST_KEYS_BEGIN(StabilityConfig);
+    std::int64_t probe_every = 10;
+    BALLAST_KEY(probe_every, "Steps between measurements of every layer, to layers.jsonl; 0: none.", at_least(0));
     Policy on_non_finite = Policy::stop;
     BALLAST_KEY(on_non_finite, "What to do at a NaN or an infinity; `skip` copies the state before every update.");
     Policy on_spike = Policy::go_on;
@@ -309,7 +324,11 @@ struct StabilityConfig {
     std::int64_t max_rewinds = 3;
     BALLAST_KEY(max_rewinds, "Rewinds in a run; what would be one more is a stop.", at_least(0));
     std::int64_t snapshot_every = 50;
-    BALLAST_KEY(snapshot_every, "Steps between copies of the training state in memory; 0: none.", at_least(0));
+    BALLAST_KEY(snapshot_every, "Steps between copies of the training state, for rewind and replay; 0: none.",
+                at_least(0));
+    std::int64_t snapshot_memory = 1024;
+    BALLAST_KEY(snapshot_memory, "MiB of such copies that are kept in memory; more go to recorder/ on the disk.",
+                between(0, 16777216));
     BALLAST_KEYS_END;
 };
 
@@ -317,6 +336,8 @@ struct LogConfig {
     BALLAST_KEYS_BEGIN(LogConfig);
     bool csv = false;
     BALLAST_KEY(csv, "Whether to write metrics.csv beside metrics.jsonl.");
+    bool tensorboard = false;
+    BALLAST_KEY(tensorboard, "Whether to write an event file for TensorBoard.");
     BALLAST_KEYS_END;
 };
 

@@ -18,6 +18,7 @@ struct JudgedStep {
 /// `skip` drops the update, and a step that is not finite counts only when its policy is skip or continue. Stop and
 /// rewind are left to the caller. `undo` is memory for on_non_finite `skip`. The same state, parameters and moments
 /// give the same step to the bit, in training and in a replay.
-JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerState& state, Snapshot& undo);
+JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerState& state, Snapshot& undo,
+                       LayerProbe* probe = nullptr);
 
 } // namespace ballast

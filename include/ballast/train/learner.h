@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,10 @@
 #include "ballast/data/dataset.h"
 #include "ballast/data/sampler.h"
 #include "ballast/nn/transformer.h"
+#include "ballast/train/layer_probe.h"
 #include "ballast/train/optimizer.h"
 #include "ballast/train/step_record.h"
+#include "ballast/train/trace.h"
 
 namespace ballast {
 
@@ -39,10 +42,16 @@ public:
 
     /// The first half of step `step`, counted from 1, on batch `batch`: forward and backward in micro-batches. Changes
     /// gradients alone. `record.tokens` is left to the caller.
-    Step gradients(std::int64_t step, std::int64_t batch);
+    /// A probe sees activations (of the first micro-batch) and gradients; null: none.
+    Step gradients(std::int64_t step, std::int64_t batch, LayerProbe* probe = nullptr);
 
-    /// The second half: clipping and update, by the gradients of the pass that `step` comes from.
-    void update(Step& step);
+    /// The second half: clipping and update, by the gradients of the pass that `step` comes from. The probe is the one
+    /// that has seen these.
+    void update(Step& step, LayerProbe* probe = nullptr);
+
+    /// The first half again, with every value and gradient written down: of the first micro-batch, or of the first with
+    /// something that is not finite. Takes the memory of a whole pass more. The step has the bits of gradients().
+    std::vector<TraceEntry> trace(std::int64_t step, std::int64_t batch);
 
     /// Both, without an update where loss or gradients are not finite.
     Step step(std::int64_t step);
@@ -57,9 +66,15 @@ public:
     const ParamTable& table() const { return table_; }
     const Optimizer& optimizer() const { return optimizer_; }
     const Tape& tape() const { return tape_; }
+    /// Tokens of the batch that was drawn last: [batch, context].
+    std::span<const std::int32_t> inputs() const { return inputs_; }
+    std::int64_t micro_batches() const { return config_.train.batch / config_.train.micro_batch; }
     std::int64_t tokens_per_step() const { return config_.train.batch * config_.model.context; }
 
 private:
+    void draw_batch(std::int64_t batch);
+    /// The loss of micro-batch `i` of the batch that was drawn last, on the tape.
+    Var forward(std::int64_t step, std::int64_t i);
     /// Name of the first parameter whose gradient (or, after the update, value) is not finite.
     std::string first_non_finite(const float* values) const;
 

@@ -3,13 +3,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "ballast/base/file.h"
 #include "ballast/train/event.h"
+#include "ballast/train/layer_record.h"
 #include "ballast/train/step_record.h"
 
 // The records of a run: text files that grow by one line a step or event. A line reaches the operating system before
@@ -106,5 +107,22 @@ private:
 
 /// All events of an events.jsonl, as read_metrics() reads records.
 std::vector<Event> read_events(const std::filesystem::path& path);
+
+/// layers.jsonl: a LayerRecord a line, those of a probed step one after another.
+class LayerLog {
+public:
+    /// See StepLog.
+    explicit LayerLog(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    /// The records of one step.
+    void write(std::span<const LayerRecord> records);
+    void sync() { log_.sync(); }
+
+private:
+    StepLog log_;
+    std::string lines_;
+};
+
+/// All records of a layers.jsonl, as read_metrics() reads records.
+std::vector<LayerRecord> read_layers(const std::filesystem::path& path);
 
 } // namespace ballast

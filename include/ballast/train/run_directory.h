@@ -37,6 +37,11 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 struct RunSummary {
     std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
     std::string reason;  ///< a sentence; may be empty
+    std::string onset;   ///< a sentence about where it began (train/onset.h), and its parts; may be empty
+    std::optional<std::int64_t> onset_step;
+    std::optional<std::int64_t> onset_layer;
+    std::string onset_site;
+    std::string onset_statistic; ///< of layers.jsonl; or the op that first made something that is not finite
     std::int64_t step = 0;
     std::int64_t tokens = 0;
     double final_loss = 0; ///< training loss of the last step
@@ -61,7 +66,7 @@ struct RunSummary {
 std::string utc_time();
 
 /// A run's directory:
-///   config.json  environment.json  metrics.jsonl  events.jsonl  summary.json  checkpoints/  lock
+///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -87,6 +92,7 @@ public:
     std::filesystem::path environment_path() const { return path_ / "environment.json"; }
     std::filesystem::path metrics_path() const { return path_ / "metrics.jsonl"; }
     std::filesystem::path csv_path() const { return path_ / "metrics.csv"; }
+    std::filesystem::path layers_path() const { return path_ / "layers.jsonl"; }
     std::filesystem::path events_path() const { return path_ / "events.jsonl"; }
     std::filesystem::path summary_path() const { return path_ / "summary.json"; }
 

@@ -27,7 +27,7 @@ struct StabilityRules {
     double unigram_entropy = 0;  ///< of the data: the loss of the best model without context
     std::int64_t stall_step = 0; ///< when a run must be better than that
 
-    /// The stall is judged at the end of warm-up plus 25 % of the run.
+    /// A stall is judged at the end of warm-up plus 25 % of the run.
     StabilityRules(const Config& run, double entropy)
         : config(run.stability), unigram_entropy(entropy), stall_step(run.schedule.warmup + run.train.steps / 4) {}
 };
@@ -92,9 +92,22 @@ struct Judgement {
 ///   spikes, once there are 32 of them. 1.4826 MAD is the standard deviation of a normal distribution.
 /// - divergence, by the median of the last `divergence_window` losses: 5 % above the first loss of the run, or above
 ///   the best such median + max(1 nat, half of what that one gained on the first loss).
-/// - stall: at `stall_step` that median is not below the unigram entropy of the data.
+/// - stall: at `stall_step` that median is not 1 % below the unigram entropy of the data.
 Judgement judge(const StabilityRules& rules, StabilityState& state, const StepRecord& record,
                 std::string_view non_finite);
+
+/// Where values lie, whatever a few of them do.
+struct Centre {
+    double median = 0;
+    double mad = 0; ///< median of the distances from the median
+};
+inline constexpr double kDeviation = 1.4826; ///< standard deviation of a normal distribution over its MAD
+
+/// `values` are not empty and finite.
+Centre centre_of(std::vector<double> values);
+
+/// Four digits, for sentences.
+std::string short_number(double value);
 
 /// How a run with this history is called: "non_finite", "diverged" and "stalled" while that holds, otherwise "spiky"
 /// when there were spikes of the loss, or anything that a skip or rewind has remedied, and "stable". Spikes of the

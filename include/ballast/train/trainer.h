@@ -10,11 +10,12 @@
 
 #include "ballast/base/log.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/flight_recorder.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
+#include "ballast/train/onset.h"
 #include "ballast/train/run_directory.h"
-#include "ballast/train/snapshot.h"
 #include "ballast/train/stability.h"
 
 namespace ballast {
@@ -45,6 +46,7 @@ public:
     const Dataset& data() const { return *data_; }
     const Learner& learner() const { return *learner_; }
     const RunDirectory& directory() const { return directory_; }
+    const FlightRecorder& recorder() const { return recorder_; }
     const TrainerState& state() const { return state_; }
 
 private:
@@ -52,7 +54,8 @@ private:
             Log log);
 
     void open_records();
-    bool rewind(const JudgedStep& step, std::span<MetricsSink* const> sinks);
+    void report(const JudgedStep& judged, std::span<const LayerRecord> layers, std::span<MetricsSink* const> sinks);
+    bool rewind(const JudgedStep& judged, std::span<MetricsSink* const> sinks);
     void save();
     RunSummary summary(std::string verdict, std::string reason) const;
 
@@ -63,11 +66,14 @@ private:
     Log log_;
     std::string config_json_;
     StabilityRules rules_;
-    Snapshots snapshots_;
+    FlightRecorder recorder_;
     Snapshot undo_;
+    std::optional<LayerProbe> probe_;
     std::optional<EventLog> events_;
+    std::optional<LayerLog> layers_;
     std::vector<std::unique_ptr<MetricsSink>> records_;
     StepRecord last_;
+    std::optional<Onset> onset_; ///< where it began
 };
 
 } // namespace ballast
