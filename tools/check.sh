@@ -10,7 +10,7 @@ usage: tools/check.sh [--fix] [format] [layers] [generated] [tidy]
 Runs the checks named, or all of them:
   format     clang-format 14 would change nothing
   layers     nobody includes what its layer must not see
-  generated  configs/schema.json and docs/config.md are what the program generates
+  generated  configs/schema.json, docs/config.md and docs/records.md are what the program generates
   tidy       clang-tidy 14 finds nothing (.clang-tidy)
 --fix formats the sources and writes the generated files instead of complaining.
 END
@@ -52,6 +52,7 @@ check_generated() {
     temporary=$(mktemp -d)
     build/release/ballast schema > "$temporary/schema.json" || return 1
     build/release/ballast schema --reference > "$temporary/config.md" || return 1
+    build/release/ballast schema --records > "$temporary/records.md" || return 1
     compare() {
         if $fix; then
             cp "$temporary/$(basename "$1")" "$1"
@@ -62,6 +63,7 @@ check_generated() {
     }
     compare configs/schema.json
     compare docs/config.md
+    compare docs/records.md
     rm -r "$temporary"
     return $status
 }

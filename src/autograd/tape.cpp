@@ -110,7 +110,7 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
     values_.push_back({shape, output, nullptr, node, needs_gradient, false});
     const Var result{static_cast<std::int32_t>(values_.size() - 1)};
 
-    Node record{&op, {}, static_cast<std::uint8_t>(inputs.size()), result, saved, saved_size, attributes};
+    Node record{&op, {}, static_cast<std::uint8_t>(inputs.size()), result, saved, saved_size, attributes, site_};
     std::copy(inputs.begin(), inputs.end(), record.inputs.begin());
     nodes_.push_back(record);
     return result;

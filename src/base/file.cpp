@@ -189,12 +189,16 @@ void AppendFile::append_line(std::string_view line) {
     std::string text;
     text.reserve(line.size() + 1);
     text.append(line).push_back('\n');
-    if (const int reason = write_all(*calls_, descriptor_, std::as_bytes(std::span(text)))) {
+    append(text);
+}
+
+void AppendFile::append(std::string_view bytes) {
+    if (const int reason = write_all(*calls_, descriptor_, std::as_bytes(std::span(bytes)))) {
         // Best effort: should this fail too, cut_torn_line() repairs the file at the next start.
         (void)calls_->ftruncate(descriptor_, size_);
         fail(path_, "write", reason);
     }
-    size_ += static_cast<std::int64_t>(text.size());
+    size_ += static_cast<std::int64_t>(bytes.size());
 }
 
 void AppendFile::sync() {

@@ -98,6 +98,13 @@ std::string quoted(std::string_view text) {
     return out + '"';
 }
 
+std::string hex_digits(std::uint64_t value) {
+    std::string digits(16, '0');
+    for (std::size_t i = digits.size(); i-- > 0; value >>= 4U)
+        digits[i] = "0123456789abcdef"[value & 15U];
+    return digits;
+}
+
 std::string number_text(double value) {
     std::array<char, 64> buffer{};
     const double size = std::abs(value);

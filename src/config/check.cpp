@@ -220,6 +220,16 @@ std::vector<Conflict> find_conflicts(const Config& config) {
                            " is odd; expected an even width"});
     }
     find_norm_conflicts(config, out);
+    const StabilityConfig& stability = config.stability;
+    if (stability.on_divergence == Policy::skip) {
+        out.push_back({{"stability.on_divergence"},
+                       "is skip, but no single update makes a loss diverge; expected stop, rewind or continue"});
+    }
+    if (stability.on_stall == Policy::skip || stability.on_stall == Policy::rewind) {
+        out.push_back({{"stability.on_stall"},
+                       "is " + std::string(to_string(stability.on_stall)) +
+                           ", but no single batch makes a run stall; expected stop or continue"});
+    }
     if (ends_at_final_lr(config.schedule.kind) && config.schedule.final_lr > config.optimizer.lr) {
         out.push_back({{"schedule.final_lr", "optimizer.lr"},
                        "schedule.final_lr " + number_text(config.schedule.final_lr) + " is above optimizer.lr " +

@@ -12,6 +12,7 @@
 #include "ballast/base/text.h"
 #include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
 #include "ballast/train/run_directory.h"
@@ -178,22 +179,26 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     if (!checkpoints.empty() && data.fingerprint() != recorded_fingerprint(run.path(), checkpoints.back()))
         throw IoError(config.data.path + ": not the data that the run was trained on");
     Learner learner(config, data);
+    TrainerState state;
     if (result.from > 0) {
-        TrainerState state;
         load_checkpoint(checkpoint_path(run.path(), result.from), state, learner.table(),
                         learner.optimizer().moments());
     }
     log.info("making steps " + std::to_string(result.from + 1) + " to " + std::to_string(end) + " again");
 
+    const StabilityRules rules(config, data.unigram_entropy());
+    Snapshot undo;
     Comparison comparison(result);
     for (result.to = result.from; result.to < end;) {
-        Learner::Step step = learner.step(++result.to);
+        const JudgedStep judged = judged_step(learner, rules, state, undo);
+        StepRecord record = judged.step.record;
+        ++result.to;
         const auto recorded = records.find(result.to);
         if (recorded != records.end()) {
-            if (recorded->second.val_loss && step.non_finite.empty()) step.record.val_loss = learner.validate();
-            comparison.compare(recorded->second, step.record);
+            if (recorded->second.val_loss && judged.made) record.val_loss = learner.validate();
+            comparison.compare(recorded->second, record);
         }
-        if (!step.non_finite.empty()) break; // the run ended here, too, or the records differ
+        if (!judged.made) break; // the run ended here, too, or the records differ
         if (std::binary_search(checkpoints.begin(), checkpoints.end(), result.to)) {
             comparison.compare(checkpoint_path(run.path(), result.to), learner);
             result.checkpoints.push_back(result.to);

@@ -4,7 +4,8 @@ namespace ballast::inline BALLAST_PRECISION {
 
 Residual::Residual(ParamTable& table, const std::string& name, const SublayerNorms& norms, Parameter branch_scale,
                    const ModelConfig& config)
-    : pre(table, name + ".pre_norm", config.width, norms.pre), out(table, name + ".out_norm", config.width, norms.out),
+    : name(name), pre(table, name + ".pre_norm", config.width, norms.pre),
+      out(table, name + ".out_norm", config.width, norms.out),
       post(table, name + ".post_norm", config.width, norms.post), pre_scale(norms.pre_scale),
       skip_scale(norms.skip_scale), scale(branch_scale), dropout(config.dropout) {}
 

@@ -6,7 +6,8 @@
 
 namespace ballast::inline BALLAST_PRECISION {
 
-Norm::Norm(ParamTable& table, const std::string& name, std::int64_t width, const NormSpec& what) : spec(what) {
+Norm::Norm(ParamTable& table, const std::string& name, std::int64_t width, const NormSpec& what)
+    : name(name), spec(what) {
     const auto add = [&](const char* part, std::int64_t size, double value) {
         return table.add(name + part, {size}, ParamInit::constant(value), DecayGroup::no_decay);
     };
@@ -24,6 +25,7 @@ Norm::Norm(ParamTable& table, const std::string& name, std::int64_t width, const
 }
 
 Var Norm::operator()(Tape& tape, Var x) const {
+    const Tape::Site site(tape, name);
     switch (spec.kind) {
     case NormKind::none: return x;
     case NormKind::layernorm: return ops::layernorm(tape, x, gain(tape), bias(tape), spec.eps);

@@ -50,12 +50,17 @@ void RunningStatistics::observe(const Tape& tape) {
     }
 }
 
-bool RunningStatistics::update() {
+bool RunningStatistics::is_finite() const {
     const auto finite = [](const std::vector<double>& values) {
         return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
     };
-    for (const Pooled& norm : norms_)
-        if (norm.rows > 0 && !(finite(norm.mean) && finite(norm.squares))) return false;
+    return std::all_of(norms_.begin(), norms_.end(), [&](const Pooled& norm) {
+        return norm.rows == 0 || (finite(norm.mean) && finite(norm.squares));
+    });
+}
+
+bool RunningStatistics::update() {
+    if (!is_finite()) return false;
     for (const Pooled& norm : norms_) {
         if (norm.rows == 0) continue;
         const double count = std::max(norm.rows - 1, 1.0);

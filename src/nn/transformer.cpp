@@ -54,11 +54,17 @@ Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
         rope_ ? tape.constant({context_, static_cast<std::int64_t>(rope_table_.size()) / context_}, rope_table_.data())
               : Var{};
 
-    Var x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time, embedding_scale_);
-    x = ops::dropout(tape, embedding_norm_(tape, x), dropout_);
+    Var x;
+    {
+        const Tape::Site site(tape, "embedding");
+        x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time, embedding_scale_);
+        x = ops::dropout(tape, embedding_norm_(tape, x), dropout_);
+    }
     for (const Block& block : blocks_)
         x = block(tape, x, batch.shape, angles);
-    return ops::linear(tape, final_norm_(tape, x), head_(tape));
+    x = final_norm_(tape, x);
+    const Tape::Site site(tape, "head");
+    return ops::linear(tape, x, head_(tape));
 }
 
 } // namespace ballast::inline BALLAST_PRECISION

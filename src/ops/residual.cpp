@@ -5,11 +5,6 @@ namespace ballast::inline BALLAST_PRECISION::ops {
 
 namespace {
 
-struct ResidualAttributes {
-    double skip_scale;
-    double branch_scale;
-};
-
 Shape infer_shape(std::span<const Shape> in, const Attributes&) {
     require_shape(in[0] == in[1], "residual", "x and branch have one shape", in);
     return in[0];

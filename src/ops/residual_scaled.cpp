@@ -6,11 +6,6 @@ namespace ballast::inline BALLAST_PRECISION::ops {
 
 namespace {
 
-struct ResidualScaledAttributes {
-    double skip_scale;
-    double branch_scale;
-};
-
 Shape infer_shape(std::span<const Shape> in, const Attributes&) {
     require_shape(in[0] == in[1], "residual_scaled", "x and branch have one shape", in);
     require_shape(in[2] == Shape{1} || in[2] == Shape{in[0].width()}, "residual_scaled", "scale is [1] or [width of x]",
@@ -19,7 +14,7 @@ Shape infer_shape(std::span<const Shape> in, const Attributes&) {
 }
 
 void forward(const ForwardCall& call) {
-    const auto a = call.attributes.as<ResidualScaledAttributes>();
+    const auto a = call.attributes.as<ResidualAttributes>();
     const Shape& x = call.inputs[0].shape;
     const Tensor& scale = call.inputs[2];
     column_scale_forward(call.output, static_cast<real>(a.skip_scale), call.inputs[0].data,
@@ -28,7 +23,7 @@ void forward(const ForwardCall& call) {
 }
 
 void backward(const BackwardCall& call) {
-    const auto a = call.attributes.as<ResidualScaledAttributes>();
+    const auto a = call.attributes.as<ResidualAttributes>();
     const Shape& x = call.inputs[0].shape;
     const Tensor& scale = call.inputs[2];
     if (call.input_grads[0])
@@ -44,11 +39,11 @@ Flops flops(std::span<const Shape> in, const Attributes&) {
 
 std::vector<OpSample> samples() {
     return {
-        {"scalar", {{3, 5}, {3, 5}, {1}}, ResidualScaledAttributes{1, 1}},
-        {"vector", {{4, 7}, {4, 7}, {7}}, ResidualScaledAttributes{1, 1}},
-        {"vector, constants", {{5, 33}, {5, 33}, {33}}, ResidualScaledAttributes{1.7, -0.3}},
-        {"scalar, constants", {{4, 6}, {4, 6}, {1}}, ResidualScaledAttributes{0.5, 2}},
-        {"size 1", {{1, 1}, {1, 1}, {1}}, ResidualScaledAttributes{1, 0.5}},
+        {"scalar", {{3, 5}, {3, 5}, {1}}, ResidualAttributes{1, 1}},
+        {"vector", {{4, 7}, {4, 7}, {7}}, ResidualAttributes{1, 1}},
+        {"vector, constants", {{5, 33}, {5, 33}, {33}}, ResidualAttributes{1.7, -0.3}},
+        {"scalar, constants", {{4, 6}, {4, 6}, {1}}, ResidualAttributes{0.5, 2}},
+        {"size 1", {{1, 1}, {1, 1}, {1}}, ResidualAttributes{1, 0.5}},
     };
 }
 
@@ -57,7 +52,7 @@ std::vector<OpSample> samples() {
 const OpDef residual_scaled_op{"residual_scaled", infer_shape, saves_nothing, forward, backward, flops, samples};
 
 Var residual_scaled(Tape& tape, Var x, Var branch, Var scale, double skip_scale, double branch_scale) {
-    return tape.record(residual_scaled_op, {x, branch, scale}, ResidualScaledAttributes{skip_scale, branch_scale});
+    return tape.record(residual_scaled_op, {x, branch, scale}, ResidualAttributes{skip_scale, branch_scale});
 }
 
 } // namespace ballast::inline BALLAST_PRECISION::ops

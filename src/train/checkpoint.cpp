@@ -41,13 +41,14 @@ struct StateField {
 constexpr auto kStateFields = std::to_array<StateField>({
     {"step", &TrainerState::step},
     {"tokens", &TrainerState::tokens},
-    {"first_loss", &TrainerState::first_loss},
     {"best_loss", &TrainerState::best_loss},
     {"best_loss_step", &TrainerState::best_loss_step},
     {"best_val_loss", &TrainerState::best_val_loss},
     {"best_val_step", &TrainerState::best_val_step},
     {"seconds", &TrainerState::seconds},
     {"resumed", &TrainerState::resumed},
+    {"rewinds", &TrainerState::rewinds},
+    {"skipped_batches", &TrainerState::skipped_batches},
     {"started", &TrainerState::started},
     {"vocab_size", &TrainerState::vocab_size},
 });
@@ -148,6 +149,7 @@ std::string write_state(const TrainerState& state, const std::map<std::string, F
     json["ballast"] = BALLAST_VERSION;
     json["precision"] = kPrecision;
     write_fields(json["state"], state, kStateFields);
+    write_fields(json["stability"], state.stability, kStabilityFields);
     json["data_fingerprint"] = hex(state.data_fingerprint);
     const auto kind = std::find_if(kTokenizerNames.begin(), kTokenizerNames.end(),
                                    [&](const TokenizerName& entry) { return entry.kind == state.tokenizer.kind(); });
@@ -194,6 +196,8 @@ void check_ranges(const TrainerState& state) {
     check("best_loss_step", state.best_loss_step, state.step);
     check("best_val_step", state.best_val_step, state.step);
     check("resumed", state.resumed, kMost);
+    check("rewinds", state.rewinds, kMost);
+    check("skipped_batches", state.skipped_batches, kMost - state.step);
     check("vocab_size", state.vocab_size, kMaxVocabulary);
 }
 
@@ -223,6 +227,7 @@ StateFile read_state(const fs::path& checkpoint) {
         const Json& files = member_of(json, "files");
         if (!state.is_object() || !files.is_object()) throw IoError("not a checkpoint's state");
         read_fields(state, file.info.state, kStateFields, Missing::refused);
+        read_fields(member_of(json, "stability"), file.info.state.stability, kStabilityFields, Missing::refused);
         file.info.state.data_fingerprint = hex_value(json, "data_fingerprint");
         file.info.state.tokenizer = read_tokenizer(member_of(json, "tokenizer"));
         check_ranges(file.info.state);
@@ -511,6 +516,12 @@ std::vector<std::int64_t> list_checkpoints(const fs::path& run) {
     if (problem && problem != std::errc::no_such_file_or_directory) fail(folder, "read", problem);
     std::sort(steps.begin(), steps.end());
     return steps;
+}
+
+void remove_checkpoints_from(const fs::path& run, std::int64_t step, const FileCalls& calls) {
+    std::vector<std::int64_t> steps = list_checkpoints(run);
+    for (; !steps.empty() && steps.back() >= step; steps.pop_back())
+        remove_checkpoint(checkpoint_path(run, steps.back()), calls);
 }
 
 std::vector<std::int64_t> prune_checkpoints(const fs::path& run, std::int64_t keep, std::int64_t best_step,

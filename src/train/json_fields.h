@@ -8,6 +8,7 @@
 #include <string_view>
 #include <type_traits>
 #include <variant>
+#include <vector>
 
 #include "ballast/base/error.h"
 
@@ -28,6 +29,14 @@ Json json_value(const Value& value) {
         if (!std::isfinite(value)) return std::string(non_finite_name(value));
     }
     return value;
+}
+
+template <class Json, class Value>
+Json json_value(const std::vector<Value>& values) {
+    Json array = Json::array();
+    for (const Value& value : values)
+        array.push_back(json_value<Json>(value));
+    return array;
 }
 
 /// Adds each member in `fields` to `out`, in their order; an optional one only when it is set.
@@ -87,6 +96,14 @@ void read_value(const Json& json, std::string_view name, std::string& value) {
 template <class Json, class Value>
 void read_value(const Json& json, std::string_view name, std::optional<Value>& value) {
     read_value(json, name, value.emplace());
+}
+
+template <class Json, class Value>
+void read_value(const Json& json, std::string_view name, std::vector<Value>& values) {
+    if (!json.is_array()) refuse_value(name, "an array");
+    values.clear();
+    for (const Json& item : json)
+        read_value(item, name, values.emplace_back());
 }
 
 /// The member `name` of an object. Throws IoError when it is missing.

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "ballast/base/file.h"
+#include "ballast/base/rng.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/ops/registry.h"
@@ -68,65 +70,117 @@ std::string Learner::first_non_finite(const float* values) const {
     return "no single parameter";
 }
 
-Learner::Step Learner::step(std::int64_t step) {
-    using Clock = std::chrono::steady_clock;
+namespace {
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+} // namespace
+
+void Learner::draw_batch(std::int64_t batch) {
+    const std::int64_t context = config_.model.context;
+    sampler_.batch(batch, config_.train.batch, context, inputs_.data(), targets_.data());
+    const PoisonConfig& poison = config_.data.poison;
+    if (poison.first == 0 || batch < poison.first || batch >= poison.first + poison.batches) return;
+    const RandomStream pattern(config_.seed, "poison");
+    const auto token = [&](std::size_t at) {
+        const auto place = static_cast<std::uint64_t>(at % static_cast<std::size_t>(poison.period));
+        return static_cast<std::int32_t>(pattern.below(place, static_cast<std::uint64_t>(data_.vocab_size())));
+    };
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+        const std::size_t place = i % static_cast<std::size_t>(context);
+        inputs_[i] = token(place);
+        targets_[i] = token(place + 1);
+    }
+}
+
+Var Learner::forward(std::int64_t step, std::int64_t i) {
+    const std::int64_t context = config_.model.context;
+    const std::int64_t micro_batch = config_.train.micro_batch;
+    const auto count = static_cast<std::size_t>(micro_batch * context);
+    const auto offset = static_cast<std::size_t>(i) * count;
+    const std::span inputs(inputs_.data() + offset, count);
+    const std::span targets(targets_.data() + offset, count);
+    tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches() + i)});
+    const Var logits = model_(tape_, {inputs, {micro_batch, context}});
+    // Divided by the tokens of the whole batch, so that the sum over micro-batches is the batch's mean.
+    return ops::cross_entropy(tape_, logits, targets, 1 / static_cast<double>(tokens_per_step()), config_.loss.z_loss);
+}
+
+Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch, LayerProbe* probe) {
     const auto start = Clock::now();
     Step result;
     StepRecord& record = result.record;
     record.step = step;
 
-    // Forward and backward, one micro-batch after the other; gradients add up in the table. The loss is divided by the
-    // tokens of the whole batch, so the sum over micro-batches is the batch's mean.
-    const std::int64_t context = config_.model.context;
-    const std::int64_t micro_batch = config_.train.micro_batch;
-    const std::int64_t micro_batches = config_.train.batch / micro_batch;
-    const auto tokens = static_cast<double>(tokens_per_step());
-    sampler_.batch(step, config_.train.batch, context, inputs_.data(), targets_.data());
+    draw_batch(batch);
+    result.batch = batch;
+    result.batch_checksum = checksum(std::as_bytes(std::span(inputs_)));
     ops::CrossEntropySums sums;
     statistics_.begin();
-    for (std::int64_t i = 0; i < micro_batches; ++i) {
-        const auto offset = static_cast<std::size_t>(i * micro_batch * context);
-        const auto count = static_cast<std::size_t>(micro_batch * context);
-        const std::span inputs(inputs_.data() + offset, count);
-        const std::span targets(targets_.data() + offset, count);
-        tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches + i)});
-        const Var logits = model_(tape_, {inputs, {micro_batch, context}});
-        const Var loss = ops::cross_entropy(tape_, logits, targets, 1 / tokens, config_.loss.z_loss);
+    for (std::int64_t i = 0; i < micro_batches(); ++i) { // gradients add up in the table
+        const Var loss = forward(step, i);
         sums += ops::cross_entropy_sums(tape_, loss);
         statistics_.observe(tape_);
+        if (probe != nullptr && i == 0) probe->activations(step, tape_);
         tape_.backward(loss, {.accumulate = i > 0});
     }
+    if (probe != nullptr) probe->gradients();
+    const auto tokens = static_cast<double>(tokens_per_step());
     record.loss = sums.nll / tokens;
     record.z_loss = config_.loss.z_loss * sums.log_z_squares / tokens;
     record.mean_log_z = sums.log_z / tokens;
     record.max_log_z = sums.max_log_z;
     record.max_logit = sums.max_logit;
-
-    const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, step);
-    record.lr = config_.optimizer.lr * factor;
+    record.lr =
+        config_.optimizer.lr * schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, step);
     record.gradient_norm = std::sqrt(sum_of_squares(table_.gradients(), table_.size()));
-
-    // Nothing below may see a loss or a gradient that is not finite: neither the update nor a statistic.
     if (!std::isfinite(record.loss + record.z_loss))
         result.non_finite = "the loss";
     else if (!std::isfinite(record.gradient_norm))
         result.non_finite = "the gradient of " + first_non_finite(table_.gradients());
-    else if (!statistics_.update())
+    else if (!statistics_.is_finite())
         result.non_finite = "a batchnorm's statistic";
-
-    if (result.non_finite.empty()) {
-        // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
-        const double clip = config_.optimizer.clip;
-        record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
-        const UpdateStats stats = optimizer_.step(step, factor, record.clip);
-        result.updated = true;
-        record.parameter_norm = std::sqrt(stats.parameter_squares);
-        record.update_norm = std::sqrt(stats.update_squares);
-        record.update_ratio = stats.parameter_squares > 0 ? record.update_norm / record.parameter_norm : 0;
-        if (!stats.finite) result.non_finite = "after the update " + first_non_finite(table_.values());
-    }
-    record.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    record.seconds = seconds_since(start);
     record.tokens_per_second = tokens / record.seconds;
+    return result;
+}
+
+void Learner::update(Step& step, LayerProbe* probe) {
+    const auto start = Clock::now();
+    StepRecord& record = step.record;
+    // As torch.nn.utils.clip_grad_norm_ computes it, the small constant included.
+    const double clip = config_.optimizer.clip;
+    record.clip = clip > 0 ? std::min(1.0, clip / (record.gradient_norm + 1e-6)) : 1.0;
+    const double factor = schedule_factor(config_.schedule, config_.optimizer.lr, config_.train.steps, record.step);
+    statistics_.update(); // leaves what is not finite out
+    const UpdateStats stats = optimizer_.step(record.step, factor, record.clip);
+    if (probe != nullptr) probe->update();
+    step.updated = true;
+    record.parameter_norm = std::sqrt(stats.parameter_squares);
+    record.update_norm = std::sqrt(stats.update_squares);
+    record.update_ratio = stats.parameter_squares > 0 ? record.update_norm / record.parameter_norm : 0;
+    if (step.non_finite.empty() && !stats.finite)
+        step.non_finite = "after the update " + first_non_finite(table_.values());
+    record.seconds += seconds_since(start);
+    record.tokens_per_second = static_cast<double>(tokens_per_step()) / record.seconds;
+}
+
+std::vector<TraceEntry> Learner::trace(std::int64_t step, std::int64_t batch) {
+    draw_batch(batch);
+    std::vector<TraceEntry> trace;
+    for (std::int64_t i = 0; i < micro_batches(); ++i) {
+        tape_.backward(forward(step, i), {.accumulate = i > 0, .keep_gradients = true});
+        std::vector<TraceEntry> found = trace_of(tape_, table_);
+        const bool has_ended = first_not_finite(found) != nullptr;
+        if (i == 0 || has_ended) trace = std::move(found);
+        if (has_ended) break;
+    }
+    return trace;
+}
+
+Learner::Step Learner::step(std::int64_t step) {
+    Step result = gradients(step, step);
+    if (result.non_finite.empty()) update(result);
     return result;
 }
 

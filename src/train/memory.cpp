@@ -9,6 +9,7 @@
 #include "ballast/nn/transformer.h"
 #include "ballast/ops/ops.h"
 #include "ballast/ops/registry.h"
+#include "ballast/train/flight_recorder.h"
 #include "ballast/train/optimizer.h"
 
 namespace ballast {
@@ -58,10 +59,17 @@ MemoryEstimate estimate_memory(const Config& config, std::int64_t vocabulary, st
     const auto array = static_cast<double>(Arena::block_bytes(sizeof(float) * static_cast<std::size_t>(table.size())));
     const auto moments = static_cast<double>(moment_count(config.optimizer));
     const double batches = 2.0 * sizeof(std::int32_t) * static_cast<double>(config.train.batch * config.model.context);
+    const std::size_t state = state_bytes(table, moment_count(config.optimizer));
+    const SnapshotPlan snapshots = snapshot_plan(config.stability, state);
+    const bool keeps_undo = config.stability.on_non_finite == Policy::skip;
     return {{
         {"parameters", array, "model.width, model.layers"},
         {"gradients", array, "model.width, model.layers"},
         {"moments", array * moments, "optimizer.kind"},
+        {"snapshots", snapshots.on_disk ? 0 : static_cast<double>(snapshots.bytes),
+         "stability.snapshot_memory, stability.snapshot_every"},
+        {"undo copy", keeps_undo ? static_cast<double>(state) : 0, "stability.on_non_finite"},
+        {"probes", config.stability.probe_every > 0 ? array : 0, "stability.probe_every"},
         {"activations", activation_bytes(model, config), "train.micro_batch, model.context"},
         {"batches", batches, "train.batch"},
         {"program and data", kLibraries + static_cast<double>(process_bytes), ""},

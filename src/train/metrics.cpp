@@ -98,18 +98,6 @@ std::int64_t csv_step(std::string_view line) {
     return step;
 }
 
-struct EventField {
-    std::string_view name;
-    std::variant<std::int64_t Event::*, std::string Event::*, std::optional<double> Event::*> member;
-};
-
-constexpr auto kEventFields = std::to_array<EventField>({
-    {"step", &Event::step},
-    {"kind", &Event::kind},
-    {"message", &Event::message},
-    {"value", &Event::value},
-});
-
 Event event_from_json(std::string_view line) {
     const auto json = parse_object<Json>(line);
     Event event;
@@ -170,5 +158,23 @@ void EventLog::write(const Event& event) {
 }
 
 std::vector<Event> read_events(const fs::path& path) { return read_records(path, event_from_json); }
+
+LayerLog::LayerLog(fs::path path, std::int64_t last_step, const FileCalls& calls)
+    : log_(std::move(path), last_step,
+           {.header = "",
+            .step_of = [](std::string_view line) { return layer_record_from_json(line).step; },
+            .one_line_a_step = false},
+           calls) {}
+
+void LayerLog::write(std::span<const LayerRecord> records) {
+    lines_.clear();
+    for (const LayerRecord& record : records) {
+        if (!lines_.empty()) lines_ += '\n';
+        lines_ += to_json(record);
+    }
+    if (!lines_.empty()) log_.append(lines_);
+}
+
+std::vector<LayerRecord> read_layers(const fs::path& path) { return read_records(path, layer_record_from_json); }
 
 } // namespace ballast

@@ -52,13 +52,18 @@ constexpr auto kEnvironmentFields = std::to_array<EnvironmentField>({
 struct SummaryField {
     std::string_view name;
     std::variant<std::string RunSummary::*, std::int64_t RunSummary::*, double RunSummary::*,
-                 std::optional<double> RunSummary::*>
+                 std::optional<double> RunSummary::*, std::optional<std::int64_t> RunSummary::*>
         member;
 };
 
 constexpr auto kSummaryFields = std::to_array<SummaryField>({
     {"verdict", &RunSummary::verdict},
     {"reason", &RunSummary::reason},
+    {"onset", &RunSummary::onset},
+    {"onset_step", &RunSummary::onset_step},
+    {"onset_layer", &RunSummary::onset_layer},
+    {"onset_site", &RunSummary::onset_site},
+    {"onset_statistic", &RunSummary::onset_statistic},
     {"step", &RunSummary::step},
     {"tokens", &RunSummary::tokens},
     {"final_loss", &RunSummary::final_loss},
@@ -67,6 +72,11 @@ constexpr auto kSummaryFields = std::to_array<SummaryField>({
     {"final_val_loss", &RunSummary::final_val_loss},
     {"best_val_loss", &RunSummary::best_val_loss},
     {"best_val_step", &RunSummary::best_val_step},
+    {"loss_spikes", &RunSummary::loss_spikes},
+    {"gradient_spikes", &RunSummary::gradient_spikes},
+    {"loss_spike_score", &RunSummary::loss_spike_score},
+    {"gradient_spike_score", &RunSummary::gradient_spike_score},
+    {"rewinds", &RunSummary::rewinds},
     {"tokens_per_second", &RunSummary::tokens_per_second},
     {"seconds", &RunSummary::seconds},
     {"started", &RunSummary::started},

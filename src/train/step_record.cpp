@@ -24,7 +24,11 @@ std::string csv_value(std::int64_t value) { return shortest(value); }
 std::string csv_value(double value) {
     return std::isfinite(value) ? shortest(value) : std::string(non_finite_name(value));
 }
-std::string csv_value(const std::optional<double>& value) { return value ? csv_value(*value) : std::string(); }
+std::string csv_value(const std::string& value) { return value; }
+template <class Value>
+std::string csv_value(const std::optional<Value>& value) {
+    return value ? csv_value(*value) : std::string();
+}
 
 } // namespace
 

@@ -1,20 +1,76 @@
 #include "ballast/train/trainer.h"
 
+#include <limits>
 #include <utility>
 
 #include "ballast/base/memory.h"
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
 #include "ballast/train/memory.h"
+#include "ballast/train/tensorboard.h"
 
 namespace ballast {
+
+namespace {
+Event resume_event(std::int64_t step, const std::vector<KeyDifference>& changes) {
+    std::string message = "went on from step " + std::to_string(step);
+    for (const KeyDifference& change : changes)
+        message += ", " + change.path + " from " + change.a + " to " + change.b;
+    return {.step = step, .kind = "resume", .message = std::move(message)};
+}
+
+/// The op in which something that is not finite first appears, by making the step again.
+std::optional<Onset> trace_onset(Learner& learner, const Learner::Step& step) {
+    const std::vector<TraceEntry> trace = learner.trace(step.record.step, step.batch);
+    const TraceEntry* const entry = first_not_finite(trace);
+    if (entry == nullptr) return {};
+    const LayerSite place = layer_site(entry->site);
+    return Onset{.step = step.record.step,
+                 .layer = place.layer,
+                 .site = std::string(place.site),
+                 .statistic = entry->op + (entry->backward ? " backward" : ""),
+                 .value = std::numeric_limits<double>::quiet_NaN(),
+                 .before = 0};
+}
+
+/// The event that a verdict comes from.
+std::optional<Event> cause_of(std::string_view verdict, const std::filesystem::path& events) {
+    const std::string_view kind = verdict == "diverged"  ? "divergence"
+                                  : verdict == "stalled" ? "stall"
+                                  : verdict == "spiky"   ? "loss_spike"
+                                                         : verdict;
+    std::optional<Event> cause;
+    for (const Event& event : read_events(events))
+        if (event.kind == kind) cause = event;
+    return cause;
+}
+/// The step from which on the onset of an event is looked for: a stall may begin with the run, and a median is late.
+std::int64_t first_suspect(const Event& event, const StabilityConfig& config) {
+    if (event.kind == "stall") return 1;
+    return event.step - (event.kind == "divergence" ? 2 * config.divergence_window : config.divergence_window / 2);
+}
+} // namespace
 
 Trainer::Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner, RunDirectory directory,
                  TrainerState state, Log log)
     : data_(std::move(data)), learner_(std::move(learner)), directory_(std::move(directory)), state_(std::move(state)),
-      log_(std::move(log)), config_json_(to_json(learner_->config())), events_(directory_.events_path(), state_.step) {
+      log_(std::move(log)), config_json_(to_json(learner_->config())),
+      rules_(learner_->config(), data_->unigram_entropy()),
+      recorder_(directory_.path(), learner_->config().stability, *learner_) {
+    if (config().stability.probe_every > 0) probe_.emplace(learner_->table(), config().optimizer);
+    open_records();
+}
+
+/// Opens the run's own records at the state's step, which drops what they hold of later steps.
+void Trainer::open_records() {
+    events_.reset();
+    layers_.reset();
+    records_.clear();
+    events_.emplace(directory_.events_path(), state_.step);
+    if (probe_) layers_.emplace(directory_.layers_path(), state_.step);
     records_.push_back(std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step));
     if (config().log.csv) records_.push_back(std::make_unique<CsvSink>(directory_.csv_path(), state_.step));
+    if (config().log.tensorboard) records_.push_back(std::make_unique<TensorBoardSink>(directory_.path(), state_.step));
 }
 
 Trainer Trainer::start(const Config& config, const std::filesystem::path& directory, const Log& log) {
@@ -26,6 +82,8 @@ Trainer Trainer::start(const Config& config, const std::filesystem::path& direct
     state.data_fingerprint = data->fingerprint();
     state.vocab_size = data->vocab_size();
     state.tokenizer = data->tokenizer();
+    if (config.train.steps < config.stability.divergence_window)
+        log.info("stability.divergence_window is longer than the run: divergence and stall are not judged");
     RunDirectory run = RunDirectory::create(directory, to_json(config), current_environment());
     return {std::move(data), std::move(learner), std::move(run), std::move(state), log};
 }
@@ -33,6 +91,7 @@ Trainer Trainer::start(const Config& config, const std::filesystem::path& direct
 Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const std::string> overrides,
                         const Log& log) {
     RunDirectory run = RunDirectory::open_for_training(directory);
+    const Config before_overrides = config_from_json(run.config_json(), run.config_path());
     const Config config = config_from_json(run.config_json(), run.config_path(), overrides);
     const NewestCheckpoint newest = newest_checkpoint(run.path());
     for (const std::string& reason : newest.passed_over)
@@ -62,7 +121,9 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     }
     run.write_config(to_json(config));
     run.write_environment(now);
-    return {std::move(data), std::move(learner), std::move(run), std::move(state), log};
+    Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), log);
+    trainer.events_->write(resume_event(trainer.state_.step, diff(before_overrides, config)));
+    return trainer;
 }
 
 RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt) {
@@ -70,42 +131,38 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     const auto due = [&](std::int64_t every) {
         return state_.step == train.steps || (every > 0 && state_.step % every == 0);
     };
-    std::string verdict = "finished";
+    std::string verdict(verdict_of(state_.stability));
     std::string reason;
 
     while (state_.step < train.steps) {
-        Learner::Step step = learner_->step(state_.step + 1);
-        step.record.tokens = state_.tokens + learner_->tokens_per_step();
-        if (step.non_finite.empty()) {
-            note(step.record);
-            if (due(train.eval_every)) step.record.val_loss = learner_->validate();
-            if (step.record.val_loss && *step.record.val_loss < state_.best_val_loss) {
-                state_.best_val_loss = *step.record.val_loss;
-                state_.best_val_step = state_.step;
-            }
+        recorder_.before_step(state_, *learner_, config_json_);
+        const std::int64_t number = state_.step + 1;
+        LayerProbe* const probe =
+            probe_ && (number == 1 || number % config().stability.probe_every == 0) ? &*probe_ : nullptr;
+        JudgedStep judged = judged_step(*learner_, rules_, state_, undo_, probe);
+        StepRecord& record = judged.step.record;
+        if (judged.made && due(train.eval_every)) record.val_loss = learner_->validate();
+        if (record.val_loss && *record.val_loss < state_.best_val_loss) {
+            state_.best_val_loss = *record.val_loss;
+            state_.best_val_step = state_.step;
         }
-        last_ = step.record;
-        for (const auto& sink : records_)
-            sink->write(step.record);
-        for (MetricsSink* sink : sinks)
-            sink->write(step.record);
+        report(judged, probe != nullptr ? probe->records() : std::span<const LayerRecord>(), sinks);
 
-        if (!step.non_finite.empty()) {
-            verdict = "non_finite";
-            reason = "step " + std::to_string(step.record.step) + ": " + step.non_finite + " is not finite";
-            events_.write({step.record.step, verdict, reason, step.record.loss});
-            // Parameters that an update has already spoilt are not worth keeping; the last checkpoint stands.
-            if (!step.updated) save();
-            break;
-        }
-        const bool interrupted = interrupt && state_.step < train.steps;
-        if (interrupted) events_.write({state_.step, "interrupted", "saved at an interrupt", {}});
-        if (due(train.checkpoint_every) || interrupted) save();
+        const Policy policy = judged.judgement.policy;
+        if (policy == Policy::rewind && rewind(judged, sinks)) continue;
+        verdict = judged.made ? verdict_of(state_.stability) : "non_finite";
+        const bool stopped = policy == Policy::stop || policy == Policy::rewind;
+        const bool interrupted = !stopped && interrupt && state_.step < train.steps;
+        if (interrupted)
+            events_->write({.step = state_.step, .kind = "interrupted", .message = "saved at an interrupt"});
+        // Parameters that an update has spoilt are not worth keeping; the last checkpoint stands.
+        const bool spoilt = !judged.made && judged.step.updated;
+        if (!spoilt && (due(train.checkpoint_every) || interrupted || stopped)) save();
         if (interrupted) {
             verdict = "interrupted";
             reason = "go on with: ballast resume " + directory_.path().string();
-            break;
         }
+        if (interrupted || stopped) break;
     }
     if (last_.step == 0) { // there was no step left to make
         if (is_finished()) return directory_.summary();
@@ -114,7 +171,12 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         const std::vector<StepRecord> records = read_metrics(directory_.metrics_path());
         if (!records.empty()) last_ = records.back();
     }
-    RunSummary result = summary(verdict, reason);
+    const std::optional<Event> cause = cause_of(verdict, directory_.events_path());
+    if (verdict != "non_finite") onset_.reset();
+    if (cause && !onset_ && probe_)
+        onset_ = find_onset(read_layers(directory_.layers_path()), first_suspect(*cause, rules_.config), cause->step);
+    if (cause && reason.empty()) reason = "step " + std::to_string(cause->step) + ": " + cause->message;
+    const RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
 }
@@ -128,23 +190,58 @@ bool Trainer::is_finished() const {
     }
 }
 
-/// Takes a finished step into the state.
-void Trainer::note(const StepRecord& record) {
-    state_.step = record.step;
-    state_.tokens = record.tokens;
-    state_.seconds += record.seconds;
-    if (record.step == 1) state_.first_loss = record.loss;
-    if (record.loss < state_.best_loss) {
-        state_.best_loss = record.loss;
-        state_.best_loss_step = record.step;
+/// To records and sinks; and to the recorder, which writes at what may be worth a replay.
+void Trainer::report(const JudgedStep& judged, std::span<const LayerRecord> layers,
+                     std::span<MetricsSink* const> sinks) {
+    last_ = judged.step.record;
+    for (const auto& sink : records_)
+        sink->write(last_);
+    for (MetricsSink* sink : sinks)
+        sink->write(last_);
+    if (layers_) layers_->write(layers);
+    recorder_.record(judged, *learner_, layers);
+    for (const Event& event : judged.judgement.events) {
+        events_->write(event);
+        for (MetricsSink* sink : sinks)
+            sink->event(event);
+        if (event.kind == "non_finite" && !judged.step.updated) onset_ = trace_onset(*learner_, judged.step);
+        if (event.kind != "gradient_spike") recorder_.write(event, state_, *learner_, config_json_);
     }
+}
+
+/// Goes back before the step that has just been judged. False when there is nothing to go back to, or this was done as
+/// often as the config allows.
+bool Trainer::rewind(const JudgedStep& judged, std::span<MetricsSink* const> sinks) {
+    const StabilityConfig& config = rules_.config;
+    const std::int64_t from = judged.step.record.step;
+    const TrainerState before = state_;
+    if (before.rewinds >= config.max_rewinds) return false;
+    if (!recorder_.restore(from - config.rewind_steps, state_, *learner_)) return false;
+    state_.seconds = before.seconds;
+    state_.rewinds = before.rewinds + 1;
+    state_.stability.remedied = before.stability.remedied + 1;
+    state_.skipped_batches = before.skipped_batches + from - state_.step;
+
+    open_records();
+    Event event = judged.judgement.events.empty() ? Event{} : judged.judgement.events.front();
+    event.message = "went back to step " + std::to_string(state_.step) + " from step " + std::to_string(from) + ", " +
+                    event.message + "; without the batches since";
+    event.step = state_.step;
+    event.kind = "rewind";
+    events_->write(event);
+    for (MetricsSink* sink : sinks)
+        sink->event(event);
+    remove_checkpoints_from(directory_.path(), state_.step);
+    save();
+    return true;
 }
 
 void Trainer::save() {
     // The records first: a resume keeps those up to the checkpoint's step and must find them all.
     for (const auto& sink : records_)
         sink->sync();
-    events_.sync();
+    if (layers_) layers_->sync();
+    events_->sync();
     const std::filesystem::path saved =
         save_checkpoint(directory_.path(), config_json_, state_, learner_->table(), learner_->optimizer().moments());
     log_.info("saved " + saved.string());
@@ -163,6 +260,23 @@ RunSummary Trainer::summary(std::string verdict, std::string reason) const {
     result.final_val_loss = last_.val_loss;
     if (state_.best_val_step > 0) result.best_val_loss = state_.best_val_loss;
     result.best_val_step = state_.best_val_step;
+    if (onset_) {
+        result.onset = onset_->text();
+        result.onset_step = onset_->step;
+        result.onset_layer = onset_->layer;
+        result.onset_site = onset_->site;
+        result.onset_statistic = onset_->statistic;
+    }
+    result.loss_spikes = state_.stability.loss_spikes;
+    result.gradient_spikes = state_.stability.gradient_spikes;
+    result.rewinds = state_.rewinds;
+    std::vector<double> losses, gradient_norms;
+    for (const StepRecord& record : read_metrics(directory_.metrics_path())) {
+        losses.push_back(record.loss);
+        gradient_norms.push_back(record.gradient_norm);
+    }
+    result.loss_spike_score = spike_score(losses);
+    result.gradient_spike_score = spike_score(gradient_norms);
     result.seconds = state_.seconds;
     result.tokens_per_second = state_.seconds > 0 ? static_cast<double>(state_.tokens) / state_.seconds : 0;
     result.started = state_.started;

@@ -35,10 +35,11 @@ std::string timeless(const std::string& text) {
     return record.dump();
 }
 
+/// The records of a file but those of resumes, each without what timeless() leaves out.
 std::string timeless_lines(const fs::path& path) {
     std::string text;
     for (const std::string& line : lines_of(content(path)))
-        text += timeless(line) + "\n";
+        if (!line.empty() && Json::parse(line).value("kind", "") != "resume") text += timeless(line) + "\n";
     return text;
 }
 

@@ -48,15 +48,15 @@ TEST_CASE("a finished run is whole, and its last two lines say how it went and w
     CAPTURE(outcome.out, outcome.err);
     REQUIRE(outcome.status == 0);
     CHECK(names_in(work / "runs/small") == std::vector<std::string>{"checkpoints", "config.json", "environment.json",
-                                                                    "events.jsonl", "lock", "metrics.jsonl",
-                                                                    "summary.json"});
+                                                                    "events.jsonl", "layers.jsonl", "lock",
+                                                                    "metrics.jsonl", "summary.json"});
     CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010", "step-00000020"});
     CHECK(metrics_of(work / "runs/small").size() == 20);
-    CHECK(Json::parse(content(work / "runs/small/summary.json")).at("verdict") == "finished");
+    CHECK(Json::parse(content(work / "runs/small/summary.json")).at("verdict") == "stable");
 
     const std::vector<std::string> lines = lines_of(outcome.out);
     REQUIRE(lines.size() >= 2);
-    CHECK(contains(lines[lines.size() - 2], "finished: step 20, loss "));
+    CHECK(contains(lines[lines.size() - 2], "stable: step 20, loss "));
     CHECK(contains(lines[lines.size() - 2], "val loss "));
     CHECK(contains(lines[lines.size() - 2], "unigram entropy "));
     CHECK(contains(lines.back(), "next: ballast generate runs/small --prompt "));
@@ -171,7 +171,7 @@ TEST_CASE("a run that diverges ends with status 3, a verdict and a whole run dir
     CHECK(outcome.status == 3);
     const std::vector<std::string> lines = lines_of(outcome.out);
     REQUIRE(lines.size() >= 2);
-    CHECK(contains(lines[lines.size() - 2], "diverged (step "));
+    CHECK(contains(lines[lines.size() - 2], "non_finite (step "));
     CHECK(contains(lines[lines.size() - 2], "not finite"));
     CHECK(contains(lines.back(), "next: "));
 
@@ -297,7 +297,7 @@ TEST_CASE("on a terminal there is one live line that fits it") {
     REQUIRE(outcome.status == 0);
     CHECK(contains(outcome.out, "\r\x1b[J"));
     CHECK(contains(outcome.out, "\x1b[36m"));
-    CHECK(contains(outcome.out, "finished: step 1000"));
+    CHECK(contains(outcome.out, "stable: step 1000"));
     CHECK(contains(outcome.out, "saved runs/small/checkpoints/step-00000500"));
 
     // A live line stands between the last whole line, or the last erasing, and the erasing that ends it.

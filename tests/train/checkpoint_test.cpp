@@ -63,7 +63,10 @@ TrainerState state_of(std::int64_t step) {
     TrainerState state;
     state.step = step;
     state.tokens = 64 * step;
-    state.first_loss = 4.1;
+    state.skipped_batches = 3;
+    state.stability.calm_losses = {4.1, 0.1};
+    state.stability.first_loss = 4.1;
+    state.stability.loss_spikes = 2;
     state.best_loss = 1.0 / 3;
     state.best_loss_step = step - 1;
     state.seconds = 12.5;
@@ -76,13 +79,17 @@ TrainerState state_of(std::int64_t step) {
     return state;
 }
 
+bool same(StabilityState a, StabilityState b) {
+    if (std::isnan(a.first_loss) && std::isnan(b.first_loss)) a.first_loss = b.first_loss = 0;
+    return a == b;
+}
+
 bool same(const TrainerState& a, const TrainerState& b) {
     const auto numbers = [](const TrainerState& s) {
-        const double first_loss = std::isnan(s.first_loss) ? -1 : s.first_loss;
-        return std::tuple(s.step, s.tokens, first_loss, s.best_loss, s.best_loss_step, s.best_val_loss, s.best_val_step,
-                          s.seconds, s.resumed, s.started, s.data_fingerprint, s.vocab_size);
+        return std::tuple(s.step, s.tokens, s.skipped_batches, s.best_loss, s.best_loss_step, s.best_val_loss,
+                          s.best_val_step, s.seconds, s.resumed, s.started, s.data_fingerprint, s.vocab_size);
     };
-    return numbers(a) == numbers(b) && a.tokenizer.kind() == b.tokenizer.kind() &&
+    return numbers(a) == numbers(b) && same(a.stability, b.stability) && a.tokenizer.kind() == b.tokenizer.kind() &&
            a.tokenizer.vocab_size() == b.tokenizer.vocab_size() && a.tokenizer.vocabulary() == b.tokenizer.vocabulary();
 }
 

@@ -8,6 +8,7 @@
 #include "ballast/base/error.h"
 #include "ballast/base/memory.h"
 #include "ballast/config/load.h"
+#include "ballast/train/flight_recorder.h"
 #include "ballast/train/learner.h"
 #include "catch.h"
 #include "temporary_directory.h"
@@ -45,7 +46,8 @@ TEST_CASE("the plan of a step takes exactly the memory of the step") {
         std::vector<std::string>{}, std::vector<std::string>{"train.micro_batch=2", "optimizer.kind=sgd"},
         std::vector<std::string>{"model.norm.placement=post", "model.norm.kind=rmsnorm", "model.dropout=0.1"},
         std::vector<std::string>{"model.ffn.kind=swiglu", "model.position=rope", "model.kv_heads=2", "model.bias=true"},
-        std::vector<std::string>{"model.tie_embeddings=false", "model.position=alibi", "loss.z_loss=1e-4"});
+        std::vector<std::string>{"model.tie_embeddings=false", "model.position=alibi", "loss.z_loss=1e-4",
+                                 "stability.on_non_finite=skip"});
     CAPTURE(overrides);
     const Config config = config_from_json(base, directory / "config.json", overrides);
     const Dataset data(data_options(config));
@@ -61,6 +63,10 @@ TEST_CASE("the plan of a step takes exactly the memory of the step") {
     CHECK(bytes_of(estimate, "parameters") == array);
     CHECK(bytes_of(estimate, "gradients") == array);
     CHECK(bytes_of(estimate, "moments") == array * static_cast<double>(learner.optimizer().moments().size()));
+    const auto state = static_cast<double>(state_bytes(learner.table(), learner.optimizer().moments().size()));
+    CHECK(bytes_of(estimate, "snapshots") == 2 * state);
+    CHECK(bytes_of(estimate, "undo copy") == (config.stability.on_non_finite == Policy::skip ? state : 0));
+    CHECK(bytes_of(estimate, "probes") == array);
     CHECK(bytes_of(estimate, "batches") == 2.0 * sizeof(std::int32_t) * 6 * 24);
     CHECK(bytes_of(estimate, "program and data") >= 1000);
 }

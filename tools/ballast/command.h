@@ -10,7 +10,7 @@ enum ExitStatus : int {
     kDone = 0,
     kFailure = 1,      ///< a file could not be read or written, or memory ran out
     kUsage = 2,        ///< bad arguments, config or data
-    kDiverged = 3,     ///< the run met a value that is not finite
+    kDiverged = 3,     ///< the run diverged, met a value that is not finite, or was stopped by a policy
     kDiffers = 3,      ///< a run that is made again gives other bits than it recorded
     kInterrupted = 130 ///< stopped by a signal, after saving
 };
@@ -26,6 +26,8 @@ void add_eval(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
+void add_diagnose(CLI::App& app, Action& action);
+void add_replay(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_schema(CLI::App& app, Action& action);
 

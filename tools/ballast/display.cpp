@@ -87,6 +87,12 @@ void Display::write(const StepRecord& record) {
     draw(record.val_loss.has_value());
 }
 
+void Display::event(const Event& event) {
+    const std::string text = format("step %lld: ", static_cast<long long>(event.step)) + event.message;
+    line(terminal_.color ? "\x1b[33m" + text + "\x1b[0m" : text);
+    draw(true);
+}
+
 std::string Display::step_line(const StepRecord& record) const {
     const int digits = static_cast<int>(std::to_string(train_.steps).size());
     std::string text = format("step %*lld/%lld  loss %.4f  lr %.2e  grad %.3g  %s tok/s", digits,

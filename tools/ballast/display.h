@@ -34,6 +34,7 @@ public:
     /// Called before the first step. `done` steps of the run have been made already.
     void begin(const ballast::TrainConfig& train, std::int64_t done);
     void write(const ballast::StepRecord& record) override;
+    void event(const ballast::Event& event) override;
     /// A line of standard output above the live one.
     void line(std::string_view text);
     /// Messages of the library, on standard error and above the live line.

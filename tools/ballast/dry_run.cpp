@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ballast/base/memory.h"
 #include "ballast/base/text.h"
+#include "ballast/train/flight_recorder.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/memory.h"
 #include "command.h"
@@ -35,6 +37,25 @@ void row(const char* group, const char* name, const std::string& value, const st
     std::printf("%s\n", text.c_str());
 }
 
+/// What a run holds beside its learner, taken and filled, so that the measured memory has it.
+struct RecordingMemory {
+    RecordingMemory(const Config& config, const Learner& learner)
+        : plan(snapshot_plan(config.stability,
+                             state_bytes(learner.table(), learner.optimizer().moments().size()))),
+          snapshots(plan.on_disk ? 0 : plan.keep) {
+        for (std::size_t i = 0; i < plan.keep; ++i)
+            snapshots.take({}, learner.table(), learner.optimizer().moments());
+        if (config.stability.on_non_finite == Policy::skip)
+            undo.take({}, learner.table(), learner.optimizer().moments());
+        if (config.stability.probe_every > 0) probe.emplace(learner.table(), config.optimizer);
+    }
+
+    SnapshotPlan plan;
+    Snapshots snapshots;
+    Snapshot undo;
+    std::optional<LayerProbe> probe;
+};
+
 } // namespace
 
 int dry_run(const Config& config) {
@@ -45,6 +66,7 @@ int dry_run(const Config& config) {
     require_memory(memory, memory_limit());
     Learner learner(config, data);
     log_run(log, config, data, learner.table().count());
+    const RecordingMemory recording(config, learner);
 
     // The first step touches all memory for the first time, so it is not timed.
     constexpr int kMostSteps = 20;
@@ -84,6 +106,9 @@ int dry_run(const Config& config) {
     row("", "activations", byte_size(static_cast<double>(learner.tape().activation_bytes())),
         "measured, for " + std::to_string(train.micro_batch) + " sequences at once");
     row("", "scratch", byte_size(static_cast<double>(learner.tape().scratch_bytes())), "measured");
+    row("", "snapshots", byte_size(static_cast<double>(recording.plan.bytes)),
+        recording.plan.on_disk ? "of the flight recorder, on the disk" : "of the flight recorder");
+    if (config.stability.probe_every > 0) row("", "probes", byte_size(array));
     row("", "in all", byte_size(memory.bytes()),
         "computed before a byte of it was taken; " + byte_size(static_cast<double>(peak_resident_memory())) +
             " measured, program and data included");

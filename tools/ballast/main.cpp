@@ -33,6 +33,8 @@ int run(int argc, char** argv) {
     add_generate(app, action);
     add_verify(app, action);
     add_explain(app, action);
+    add_diagnose(app, action);
+    add_replay(app, action);
     add_check(app, action);
     add_schema(app, action);
     try {

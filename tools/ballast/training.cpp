@@ -59,14 +59,13 @@ std::string some_prompt(const Dataset& data) {
 }
 
 std::string result_line(const RunSummary& summary, const Trainer& trainer) {
-    std::string text;
-    if (summary.verdict == "finished")
-        text = "finished: step " + std::to_string(summary.step);
-    else if (summary.verdict == "interrupted")
+    std::string text = summary.verdict + ": step " + std::to_string(summary.step);
+    if (summary.verdict == "interrupted")
         text = format("interrupted and saved: step %lld of %lld", static_cast<long long>(summary.step),
                       static_cast<long long>(trainer.config().train.steps));
-    else
-        text = "diverged (" + summary.reason + ")";
+    else if (!summary.reason.empty())
+        text = summary.verdict + " (" + summary.reason + "): step " + std::to_string(summary.step);
+    if (!summary.onset.empty()) text += ", began at " + summary.onset;
     if (summary.step > 0) text += format(", loss %.4f", summary.final_loss);
     const double entropy = trainer.data().unigram_entropy();
     if (summary.final_val_loss)
@@ -79,13 +78,20 @@ std::string result_line(const RunSummary& summary, const Trainer& trainer) {
     return text + ", " + short_count(summary.tokens_per_second) + " tokens/s, " + duration(summary.seconds);
 }
 
+/// Whether a run made all its steps and has not lost what it had learned.
+bool reached_its_end(const RunSummary& summary, const Trainer& trainer) {
+    return summary.step == trainer.config().train.steps && summary.verdict != "diverged" &&
+           summary.verdict != "non_finite";
+}
+
 std::string next_line(const RunSummary& summary, const Trainer& trainer) {
     const fs::path& run = trainer.directory().path();
     const std::string word = shell_word(run);
     if (summary.verdict == "interrupted") return "next: ballast resume " + word;
-    if (summary.verdict == "non_finite")
-        return "next: train again with a lower optimizer.lr or a longer schedule.warmup; the record is " +
-               shell_word(run / "metrics.jsonl");
+    if (summary.verdict == "spiky" || summary.verdict == "stalled") return "next: ballast diagnose " + word;
+    if (!reached_its_end(summary, trainer))
+        return "next: ballast diagnose " + word + " | ballast replay " + word + " --step " +
+               std::to_string(summary.onset_step.value_or(std::max<std::int64_t>(1, summary.step)));
     return "next: ballast generate " + word + " --prompt " + shell_word(some_prompt(trainer.data())) +
            " | ballast eval " + word + " | " + extend_command(run, trainer.config().train.steps);
 }
@@ -119,6 +125,6 @@ int train_and_report(Trainer& trainer, Display& display) {
     display.clear();
     display.line(result_line(summary, trainer));
     display.line(next_line(summary, trainer));
-    if (summary.verdict == "finished") return kDone;
-    return summary.verdict == "interrupted" ? kInterrupted : kDiverged;
+    if (summary.verdict == "interrupted") return kInterrupted;
+    return reached_its_end(summary, trainer) ? kDone : kDiverged;
 }

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -84,12 +85,18 @@ double flops_per_step(const Config& config, const Learner& learner) {
     return (6 * parameters + attention) * static_cast<double>(learner.tokens_per_step());
 }
 
-/// Runs steps and returns how long each took.
-std::vector<double> time_steps(Learner& learner, std::int64_t& step, std::int64_t count) {
+/// Runs steps and returns how long each took. With a probe, its records are made ready to be written, too.
+std::vector<double> time_steps(Learner& learner, std::int64_t& step, std::int64_t count, LayerProbe* probe = nullptr) {
     std::vector<double> seconds;
     for (std::int64_t i = 0; i < count; ++i) {
         const auto start = std::chrono::steady_clock::now();
-        const Learner::Step result = learner.step(++step);
+        ++step;
+        Learner::Step result = learner.gradients(step, step, probe);
+        if (result.non_finite.empty()) learner.update(result, probe);
+        std::size_t bytes = 0;
+        for (const LayerRecord& record : probe != nullptr ? probe->records() : std::span<const LayerRecord>())
+            bytes += to_json(record).size();
+        if (probe != nullptr && bytes == 0) throw Error("a probe without records");
         seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
         if (!result.non_finite.empty()) throw Error("step " + std::to_string(step) + ": " + result.non_finite);
     }
@@ -105,6 +112,18 @@ void print_array(const std::vector<double>& values) {
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
+}
+
+/// Share of the time of a step that probing costs when every `every`-th step is probed. Steps with and without take
+/// turns, so that what else the machine does meets both.
+double probe_share(Learner& learner, std::int64_t& step, std::int64_t steps, std::int64_t every) {
+    LayerProbe probe(learner.table(), learner.config().optimizer);
+    std::vector<double> plain, probed;
+    for (std::int64_t i = 0; i < steps; ++i) {
+        plain.push_back(time_steps(learner, step, 1).front());
+        probed.push_back(time_steps(learner, step, 1, &probe).front());
+    }
+    return (median(probed) - median(plain)) / median(plain) / static_cast<double>(every);
 }
 
 /// Answers each line of the standard input, a number of steps, with a line: their times, and the memory so far.
@@ -127,7 +146,7 @@ int run(int argc, char** argv) {
     std::vector<std::string> overrides;
     std::int64_t vocabulary = 65, steps = 20, warmup = 3;
     int thread_count = available_processors();
-    bool json = false, worker = false;
+    bool json = false, worker = false, probes = false;
     app.add_option("CONFIG", file, "Config file")->required();
     app.add_option("--set", overrides, "Override a key of the config; may be repeated")->allow_extra_args(false);
     app.add_option("--vocabulary", vocabulary, "Number of token ids")
@@ -136,6 +155,7 @@ int run(int argc, char** argv) {
     app.add_option("--steps", steps, "Steps to time")->check(CLI::Range(1, 1000000))->capture_default_str();
     app.add_option("--warmup", warmup, "Steps before them")->check(CLI::Range(0, 1000000))->capture_default_str();
     app.add_option("--threads", thread_count, "Worker threads")->check(CLI::Range(1, 1024))->capture_default_str();
+    app.add_flag("--probe", probes, "Time steps with a probe, too");
     app.add_flag("--json", json, "Print one JSON object");
     app.add_flag("--worker", worker, "Print what is known as JSON, then run as many steps as each line of input says");
     CLI11_PARSE(app, argc, argv);
@@ -187,6 +207,10 @@ int run(int argc, char** argv) {
                 1e3 * *fastest, 1e3 * *slowest);
     std::printf("speed   %.1f GFLOP/s, %.0f %% of the %.0f that multiply-adds on registers reach here\n",
                 1e-9 * flops / typical, 100 * flops / typical / peak, 1e-9 * peak);
+    const std::int64_t every = config.stability.probe_every;
+    if (probes && every > 0)
+        std::printf("probes  %.2f %% of the time of a step, at one in %lld steps\n",
+                    100 * probe_share(learner, step, steps, every), static_cast<long long>(every));
     std::printf("memory  %.1f MiB at most\n", peak_bytes() / (1 << 20));
     return 0;
 }

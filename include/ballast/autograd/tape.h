@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ballast/autograd/op.h"
@@ -24,6 +26,7 @@ struct Node {
     real* saved;
     std::int64_t saved_count;
     Attributes attributes;
+    std::string_view site; ///< the module that recorded it (Tape::Site); empty: none
 };
 
 /// Records ops as they run and differentiates them in reverse (reverse-mode automatic differentiation; Griewank &
@@ -63,6 +66,20 @@ public:
     Var record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes = {}) {
         return record(op, std::span(inputs.begin(), inputs.size()), attributes);
     }
+
+    /// Names what is recorded while it lives after the module that records it, "blocks.3.attention.qkv", for whoever
+    /// reads values off the tape. The innermost name counts. The name must outlive the pass.
+    class Site {
+    public:
+        Site(Tape& tape, std::string_view name) : tape_(tape), outer_(std::exchange(tape.site_, name)) {}
+        ~Site() { tape_.site_ = outer_; }
+        Site(const Site&) = delete;
+        Site& operator=(const Site&) = delete;
+
+    private:
+        Tape& tape_;
+        std::string_view outer_;
+    };
 
     struct BackwardOptions {
         /// Leaf gradients are added to what their memory holds (a later micro-batch) rather than overwritten.
@@ -116,6 +133,7 @@ private:
     Mode mode_ = Mode::eval;
     RandomKey random_;
     bool backward_done_ = false;
+    std::string_view site_;
     Arena arena_;
     Arena scratch_;
     std::vector<Value> values_;

@@ -81,7 +81,7 @@ void write_file_atomic(const std::filesystem::path& path, std::span<const std::b
                        const FileCalls& calls = kSystemCalls);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text, const FileCalls& calls = kSystemCalls);
 
-/// A text file that grows by whole lines, created when missing. Lines go to the operating system as they come, so
+/// A file that grows by whole lines or records, created when missing. They go to the operating system as they come, so
 /// nothing is lost when the process dies; sync() makes them survive the machine. Every function throws IoError.
 class AppendFile {
 public:
@@ -92,6 +92,8 @@ public:
 
     /// Appends `line` and a newline. When that fails, the part that was written is taken back.
     void append_line(std::string_view line);
+    /// The same with `bytes` as they are, for files that are not text.
+    void append(std::string_view bytes);
     void sync();
 
     std::int64_t size() const { return size_; }

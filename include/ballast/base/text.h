@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,9 @@ bool is_utf8(std::string_view text);
 
 /// `text` as a JSON string, with quotes. Must be UTF-8.
 std::string quoted(std::string_view text);
+
+/// 16 hexadecimal digits.
+std::string hex_digits(std::uint64_t value);
 
 /// The fewest digits that read back to the same bits; no exponent for numbers of everyday size.
 std::string number_text(double value);

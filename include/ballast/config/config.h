@@ -186,10 +186,32 @@ constexpr auto values_of(ScheduleKind) {
 /// Smaller ones are 0 or denormal in float: nothing that is added to could tell.
 inline constexpr double kLeastNormEps = 1e-37;
 
+enum class Policy { stop, skip, rewind, go_on };
+constexpr auto values_of(Policy) {
+    using enum Policy;
+    return std::to_array<EnumValue<Policy>>({
+        {stop, "stop", "save and end the run, with exit status 3"},
+        {skip, "skip", "drop the step's update and go on with the next batch"},
+        {rewind, "rewind", "go back `rewind_steps` steps and leave out the batches since (PaLM, arXiv:2204.02311)"},
+        {go_on, "continue", "record it and go on"},
+    });
+}
+
 struct TokenizerConfig {
     BALLAST_KEYS_BEGIN(TokenizerConfig);
     TokenizerKind kind = TokenizerKind::character;
     BALLAST_KEY(kind, "What a token of a text file is.");
+    BALLAST_KEYS_END;
+};
+
+struct PoisonConfig {
+    BALLAST_KEYS_BEGIN(PoisonConfig);
+    std::int64_t first = 0;
+    BALLAST_KEY(first, "Number of the first training batch that is replaced; 0: none.", at_least(0));
+    std::int64_t batches = 3;
+    BALLAST_KEY(batches, "How many are.", at_least(1));
+    std::int64_t period = 4;
+    BALLAST_KEY(period, "Tokens of the random pattern that fills them, repeated.", between(1, 65536));
     BALLAST_KEYS_END;
 };
 
@@ -206,6 +228,8 @@ struct DataConfig {
     std::int64_t vocab_size = 0;
     BALLAST_KEY(vocab_size, "bin: number of token ids; 0: from meta.json, else the largest seen.",
                 between(0, 2147483647));
+    PoisonConfig poison;
+    BALLAST_KEY(poison, "Batches that are spoilt on purpose, to see what damaged data does to a run.");
     BALLAST_KEYS_END;
 };
 
@@ -447,10 +471,41 @@ struct TrainConfig {
     BALLAST_KEYS_END;
 };
 
+struct StabilityConfig {
+    BALLAST_KEYS_BEGIN(StabilityConfig);
+    std::int64_t probe_every = 10;
+    BALLAST_KEY(probe_every, "Steps between measurements of every layer, to layers.jsonl; 0: none.", at_least(0));
+    Policy on_non_finite = Policy::stop;
+    BALLAST_KEY(on_non_finite, "What to do at a NaN or an infinity; `skip` copies the state before every update.");
+    Policy on_spike = Policy::go_on;
+    BALLAST_KEY(on_spike, "What to do at a spike of the loss or the gradient norm.");
+    Policy on_divergence = Policy::stop;
+    BALLAST_KEY(on_divergence, "What to do when the loss has diverged; not `skip`.");
+    Policy on_stall = Policy::go_on;
+    BALLAST_KEY(on_stall, "What to do when nothing but token frequencies is learned; `stop` or `continue`.");
+    std::int64_t spike_window = 128;
+    BALLAST_KEY(spike_window, "Values without spikes that a value is compared with.", between(32, 65536));
+    std::int64_t divergence_window = 50;
+    BALLAST_KEY(divergence_window, "Steps whose median loss tells divergence and stall.", between(1, 65536));
+    std::int64_t rewind_steps = 100;
+    BALLAST_KEY(rewind_steps, "Steps that `rewind` goes back, or more, to a state that is kept.", at_least(1));
+    std::int64_t max_rewinds = 3;
+    BALLAST_KEY(max_rewinds, "Rewinds in a run; what would be one more is a stop.", at_least(0));
+    std::int64_t snapshot_every = 50;
+    BALLAST_KEY(snapshot_every, "Steps between copies of the training state, for rewind and replay; 0: none.",
+                at_least(0));
+    std::int64_t snapshot_memory = 1024;
+    BALLAST_KEY(snapshot_memory, "MiB of such copies that are kept in memory; more go to recorder/ on the disk.",
+                between(0, 16777216));
+    BALLAST_KEYS_END;
+};
+
 struct LogConfig {
     BALLAST_KEYS_BEGIN(LogConfig);
     bool csv = false;
     BALLAST_KEY(csv, "Whether to write metrics.csv beside metrics.jsonl.");
+    bool tensorboard = false;
+    BALLAST_KEY(tensorboard, "Whether to write an event file for TensorBoard.");
     BALLAST_KEYS_END;
 };
 
@@ -472,6 +527,8 @@ struct Config {
     BALLAST_KEY(schedule, "The learning rate over the run.");
     TrainConfig train;
     BALLAST_KEY(train, "The training loop.");
+    StabilityConfig stability;
+    BALLAST_KEY(stability, "How instability is found, and what to do about it.");
     LogConfig log;
     BALLAST_KEY(log, "What is written while training.");
     BALLAST_KEYS_END;

@@ -21,6 +21,7 @@ struct SequenceShape {
 ///
 /// `scale` is a parameter where `model.residual` has one, and otherwise 1.
 struct Residual {
+    std::string name; ///< of the sublayer
     Norm pre;
     Norm out;
     Norm post;
@@ -37,6 +38,7 @@ struct Residual {
     /// `sublayer` is called as Var(Tape&, Var).
     template <class Sublayer>
     Var operator()(Tape& tape, Var x, Sublayer&& sublayer) const {
+        const Tape::Site site(tape, name);
         Var in = pre(tape, x);
         if (pre_scale != 1) in = ops::affine(tape, in, pre_scale, 0);
         const Var branch = ops::dropout(tape, out(tape, sublayer(tape, in)), dropout);

@@ -12,6 +12,7 @@ namespace ballast::inline BALLAST_PRECISION {
 /// NAME.bias [width] (zeros), NAME.alpha [1] and NAME.shift [1]. Buffers of a batchnorm: NAME.running_mean and
 /// NAME.running_variance [width].
 struct Norm {
+    std::string name;
     NormSpec spec;
     Parameter gain, bias, alpha, shift;
     Buffer running_mean, running_variance;

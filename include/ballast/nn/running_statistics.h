@@ -23,6 +23,8 @@ public:
     void begin();
     /// Takes in the batchnorms of a pass; after its forward and before its backward.
     void observe(const Tape& tape);
+    /// Whether all that was observed is finite.
+    bool is_finite() const;
     /// Moves the buffers. False, and no change of any, when a statistic is not finite.
     bool update();
 

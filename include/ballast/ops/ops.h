@@ -91,6 +91,10 @@ extern const OpDef softcap_op;
 Var softcap(Tape& tape, Var x, double cap);
 
 /// The residual stream: y = skip_scale * x + branch_scale * branch.
+struct ResidualAttributes {
+    double skip_scale;
+    double branch_scale;
+};
 extern const OpDef residual_op;
 Var residual(Tape& tape, Var x, Var branch, double skip_scale = 1, double branch_scale = 1);
 

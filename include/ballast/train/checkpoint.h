@@ -14,6 +14,7 @@
 #include "ballast/data/tokenizer.h"
 #include "ballast/nn/params.h"
 #include "ballast/train/optimizer.h"
+#include "ballast/train/stability.h"
 
 // Checkpoints: directories RUN/checkpoints/step-NNNNNNNN with
 //   config.json          the resolved config
@@ -27,19 +28,22 @@ namespace ballast {
 
 /// Where training is, beside parameters and moments.
 struct TrainerState {
-    std::int64_t step = 0;                                        ///< finished steps
-    std::int64_t tokens = 0;                                      ///< training tokens seen
-    double first_loss = std::numeric_limits<double>::quiet_NaN(); ///< training loss of step 1
-    double best_loss = std::numeric_limits<double>::infinity();   ///< lowest training loss of a step
+    std::int64_t step = 0;                                      ///< finished steps
+    std::int64_t tokens = 0;                                    ///< training tokens seen
+    double best_loss = std::numeric_limits<double>::infinity(); ///< lowest training loss of a step
     std::int64_t best_loss_step = 0;
     double best_val_loss = std::numeric_limits<double>::infinity(); ///< infinity: not evaluated yet
     std::int64_t best_val_step = 0;
     double seconds = 0;       ///< time spent in training
     std::int64_t resumed = 0; ///< how often the run was taken up again
-    std::string started;      ///< when the run began (utc_time() in run_directory.h)
+    std::int64_t rewinds = 0; ///< how often the run went back
+    /// Step s trains on batch s + skipped_batches: a rewind leaves out the batches that led to it.
+    std::int64_t skipped_batches = 0;
+    std::string started; ///< when the run began (utc_time() in run_directory.h)
     std::uint64_t data_fingerprint = 0;
     std::int64_t vocab_size = 0; ///< the model's; at least the tokenizer's
     Tokenizer tokenizer = Tokenizer::bytes();
+    StabilityState stability;
 };
 
 /// What can be known about a checkpoint before there is a model to load it into.
@@ -90,5 +94,9 @@ std::vector<std::int64_t> list_checkpoints(const std::filesystem::path& run);
 /// Returns the steps that were removed. Throws IoError.
 std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep, std::int64_t best_step,
                                             const FileCalls& calls = kSystemCalls);
+
+/// Removes all checkpoints of later steps, and that of `step`, newest first. Throws IoError.
+void remove_checkpoints_from(const std::filesystem::path& run, std::int64_t step,
+                             const FileCalls& calls = kSystemCalls);
 
 } // namespace ballast

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,10 @@
 #include "ballast/data/sampler.h"
 #include "ballast/nn/running_statistics.h"
 #include "ballast/nn/transformer.h"
+#include "ballast/train/layer_probe.h"
 #include "ballast/train/optimizer.h"
 #include "ballast/train/step_record.h"
+#include "ballast/train/trace.h"
 
 namespace ballast {
 
@@ -31,14 +34,27 @@ public:
 
     struct Step {
         StepRecord record;
-        /// Set when the loss, a gradient or (after the update) a parameter is NaN or infinite: what, and where. In the
-        /// first two cases the parameters are as before the step.
+        std::int64_t batch = 0;           ///< its tokens are a function of (seed, batch)
+        std::uint64_t batch_checksum = 0; ///< of its tokens
+        /// Set when the loss, a gradient or (after the update) a parameter is NaN or infinite: what, and where.
         std::string non_finite;
         bool updated = false; ///< the parameters have changed
     };
 
-    /// Step `step`, counted from 1: a batch that is a function of (seed, step), forward and backward in micro-batches,
-    /// clipping, update. `record.tokens` is left to the caller.
+    /// The first half of step `step`, counted from 1, on batch `batch`: forward and backward in micro-batches. Changes
+    /// gradients alone. `record.tokens` is left to the caller.
+    /// A probe sees activations (of the first micro-batch) and gradients; null: none.
+    Step gradients(std::int64_t step, std::int64_t batch, LayerProbe* probe = nullptr);
+
+    /// The second half: clipping and update, by the gradients of the pass that `step` comes from. The probe is the one
+    /// that has seen these.
+    void update(Step& step, LayerProbe* probe = nullptr);
+
+    /// The first half again, with every value and gradient written down: of the first micro-batch, or of the first with
+    /// something that is not finite. Takes the memory of a whole pass more. The step has the bits of gradients().
+    std::vector<TraceEntry> trace(std::int64_t step, std::int64_t batch);
+
+    /// Both, without an update where loss or gradients are not finite.
     Step step(std::int64_t step);
 
     /// Mean cross-entropy on the validation split, by the config's `train.eval_batches`; nothing without such a split.
@@ -46,13 +62,20 @@ public:
 
     const Config& config() const { return config_; }
     const Transformer& model() const { return model_; }
+    const Dataset& data() const { return data_; }
     ParamTable& table() { return table_; }
     const ParamTable& table() const { return table_; }
     const Optimizer& optimizer() const { return optimizer_; }
     const Tape& tape() const { return tape_; }
+    /// Tokens of the batch that was drawn last: [batch, context].
+    std::span<const std::int32_t> inputs() const { return inputs_; }
+    std::int64_t micro_batches() const { return config_.train.batch / config_.train.micro_batch; }
     std::int64_t tokens_per_step() const { return config_.train.batch * config_.model.context; }
 
 private:
+    void draw_batch(std::int64_t batch);
+    /// The loss of micro-batch `i` of the batch that was drawn last, on the tape.
+    Var forward(std::int64_t step, std::int64_t i);
     /// Name of the first parameter whose gradient (or, after the update, value) is not finite.
     std::string first_non_finite(const float* values) const;
 

@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "ballast/base/file.h"
+#include "ballast/train/event.h"
+#include "ballast/train/layer_record.h"
 #include "ballast/train/step_record.h"
 
 // The records of a run: text files that grow by one line a step or event. A line reaches the operating system before
@@ -28,6 +30,8 @@ public:
     MetricsSink& operator=(const MetricsSink&) = delete;
 
     virtual void write(const StepRecord& record) = 0;
+    /// What begins with the step whose record was written last.
+    virtual void event(const Event& /*event*/) {}
     /// Makes what was written survive a crash of the machine.
     virtual void sync() {}
 };
@@ -91,14 +95,6 @@ private:
 /// other line that is not a record.
 std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
 
-/// Something that happened in a run.
-struct Event {
-    std::int64_t step = 0;       ///< the finished step it belongs to; 0: before the first
-    std::string kind;            ///< a word for programs: "spike", "checkpoint", "resume"
-    std::string message;         ///< a sentence for people
-    std::optional<double> value; ///< the number it is about
-};
-
 /// events.jsonl: an Event a line, any number of them for a step.
 class EventLog {
 public:
@@ -114,5 +110,22 @@ private:
 
 /// All events of an events.jsonl, as read_metrics() reads records.
 std::vector<Event> read_events(const std::filesystem::path& path);
+
+/// layers.jsonl: a LayerRecord a line, those of a probed step one after another.
+class LayerLog {
+public:
+    /// See StepLog.
+    explicit LayerLog(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    /// The records of one step.
+    void write(std::span<const LayerRecord> records);
+    void sync() { log_.sync(); }
+
+private:
+    StepLog log_;
+    std::string lines_;
+};
+
+/// All records of a layers.jsonl, as read_metrics() reads records.
+std::vector<LayerRecord> read_layers(const std::filesystem::path& path);
 
 } // namespace ballast

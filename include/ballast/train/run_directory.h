@@ -35,8 +35,13 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
-    std::string verdict; ///< "stable", "non_finite", "interrupted", …
+    std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
     std::string reason;  ///< a sentence; may be empty
+    std::string onset;   ///< a sentence about where it began (train/onset.h), and its parts; may be empty
+    std::optional<std::int64_t> onset_step;
+    std::optional<std::int64_t> onset_layer;
+    std::string onset_site;
+    std::string onset_statistic; ///< of layers.jsonl; or the op that first made something that is not finite
     std::int64_t step = 0;
     std::int64_t tokens = 0;
     double final_loss = 0; ///< training loss of the last step
@@ -45,6 +50,11 @@ struct RunSummary {
     std::optional<double> final_val_loss;
     std::optional<double> best_val_loss;
     std::int64_t best_val_step = 0;
+    std::int64_t loss_spikes = 0; ///< steps
+    std::int64_t gradient_spikes = 0;
+    double loss_spike_score = 0; ///< spike_score() of all steps
+    double gradient_spike_score = 0;
+    std::int64_t rewinds = 0;
     double tokens_per_second = 0; ///< over all of the training time
     double seconds = 0;           ///< training time, of all processes that worked on the run
     std::string started;          ///< utc_time()
@@ -56,7 +66,7 @@ struct RunSummary {
 std::string utc_time();
 
 /// A run's directory:
-///   config.json  environment.json  metrics.jsonl  events.jsonl  summary.json  checkpoints/  lock
+///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -82,6 +92,7 @@ public:
     std::filesystem::path environment_path() const { return path_ / "environment.json"; }
     std::filesystem::path metrics_path() const { return path_ / "metrics.jsonl"; }
     std::filesystem::path csv_path() const { return path_ / "metrics.csv"; }
+    std::filesystem::path layers_path() const { return path_ / "layers.jsonl"; }
     std::filesystem::path events_path() const { return path_ / "events.jsonl"; }
     std::filesystem::path summary_path() const { return path_ / "summary.json"; }
 

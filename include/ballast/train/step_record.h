@@ -27,16 +27,20 @@ struct StepRecord {
     double tokens_per_second = 0;
     double seconds = 0;
     std::optional<double> val_loss;
+    std::optional<std::string> events;
 };
 
-/// A member of StepRecord: what JSON and CSV call it, its unit ("" for a pure number), and one sentence.
+/// A member of StepRecord: what JSON and CSV call it, its unit ("" for a pure number), one sentence, and where it comes
+/// from.
 struct StepField {
-    using Member = std::variant<std::int64_t StepRecord::*, double StepRecord::*, std::optional<double> StepRecord::*>;
+    using Member = std::variant<std::int64_t StepRecord::*, double StepRecord::*, std::optional<double> StepRecord::*,
+                                std::optional<std::string> StepRecord::*>;
 
     std::string_view name;
     std::string_view unit;
     std::string_view meaning;
     Member member;
+    std::string_view source = "";
 };
 
 /// Every member of StepRecord, in the order of the columns. Writers, readers and the documentation walk this list.
@@ -44,13 +48,16 @@ inline constexpr auto kStepFields = std::to_array<StepField>({
     {"step", "", "Number of the finished step, from 1.", &StepRecord::step},
     {"tokens", "", "Training tokens seen so far.", &StepRecord::tokens},
     {"loss", "nats/token", "Mean cross-entropy of the step's batch, without the z-loss.", &StepRecord::loss},
-    {"z_loss", "nats/token", "What the z-loss adds to the loss.", &StepRecord::z_loss},
-    {"mean_log_z", "nats", "Mean over tokens of the logarithm of the softmax's sum.", &StepRecord::mean_log_z},
+    {"z_loss", "nats/token", "What the z-loss adds to the loss.", &StepRecord::z_loss,
+     "Chowdhery et al., 2204.02311, section 5"},
+    {"mean_log_z", "nats", "Mean over tokens of the logarithm of the softmax's sum.", &StepRecord::mean_log_z,
+     "Wortsman et al., 2309.14322, section 3.1"},
     {"max_log_z", "nats", "Largest of them.", &StepRecord::max_log_z},
     {"max_logit", "nats", "Largest magnitude of an output logit.", &StepRecord::max_logit},
     {"lr", "", "Learning rate of the step.", &StepRecord::lr},
     {"gradient_norm", "", "Norm of the whole gradient, before clipping.", &StepRecord::gradient_norm},
-    {"clip", "", "Factor by which clipping scaled the gradient; 1: not clipped.", &StepRecord::clip},
+    {"clip", "", "Factor by which clipping scaled the gradient; 1: not clipped.", &StepRecord::clip,
+     "Pascanu et al., 1211.5063"},
     {"parameter_norm", "", "Norm of all parameters after the update.", &StepRecord::parameter_norm},
     {"update_norm", "", "Norm of the change of all parameters.", &StepRecord::update_norm},
     {"update_ratio", "", "RMS of the update over RMS of the parameters.", &StepRecord::update_ratio},
@@ -58,6 +65,10 @@ inline constexpr auto kStepFields = std::to_array<StepField>({
     {"seconds", "s", "Time that the step took.", &StepRecord::seconds},
     {"val_loss", "nats/token", "Mean cross-entropy on the validation split; only where evaluated.",
      &StepRecord::val_loss},
+    {"events", "",
+     "Kinds of events that hold at this step, separated by blanks (see events.jsonl), and `skipped` where the update "
+     "was dropped; only where there are any.",
+     &StepRecord::events},
 });
 
 /// The record as one JSON object without a line break, keys as in kStepFields; a member that is not set is left out.

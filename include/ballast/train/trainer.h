@@ -3,15 +3,20 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "ballast/base/log.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/flight_recorder.h"
+#include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
+#include "ballast/train/onset.h"
 #include "ballast/train/run_directory.h"
+#include "ballast/train/stability.h"
 
 namespace ballast {
 
@@ -30,8 +35,11 @@ public:
                           const Log& log = {});
 
     /// Trains to the last step, until `interrupt` becomes true (then the step under way is finished and saved), or
-    /// until a value is not finite. Every StepRecord goes to the run's own records and to `sinks`. Returns the summary,
-    /// which is also in the run directory: verdict "finished", "interrupted" or "non_finite".
+    /// until an event whose policy is to stop. Every StepRecord and Event goes to the run's own records and to `sinks`.
+    /// Returns the summary, which is also in the run directory.
+    ///
+    /// A rewind restores the newest snapshot that this process has kept of `rewind_steps` before the event, or the
+    /// oldest, cuts records and checkpoints back to it and leaves out the batches since.
     RunSummary run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt);
 
     /// Whether a run that was resumed has made its last step before, and its summary says so.
@@ -41,13 +49,16 @@ public:
     const Dataset& data() const { return *data_; }
     const Learner& learner() const { return *learner_; }
     const RunDirectory& directory() const { return directory_; }
+    const FlightRecorder& recorder() const { return recorder_; }
     const TrainerState& state() const { return state_; }
 
 private:
     Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner, RunDirectory directory, TrainerState state,
             Log log);
 
-    void note(const StepRecord& record);
+    void open_records();
+    void report(const JudgedStep& judged, std::span<const LayerRecord> layers, std::span<MetricsSink* const> sinks);
+    bool rewind(const JudgedStep& judged, std::span<MetricsSink* const> sinks);
     void save();
     RunSummary summary(std::string verdict, std::string reason) const;
 
@@ -57,9 +68,15 @@ private:
     TrainerState state_;
     Log log_;
     std::string config_json_;
-    EventLog events_;
+    StabilityRules rules_;
+    FlightRecorder recorder_;
+    Snapshot undo_;
+    std::optional<LayerProbe> probe_;
+    std::optional<EventLog> events_;
+    std::optional<LayerLog> layers_;
     std::vector<std::unique_ptr<MetricsSink>> records_;
     StepRecord last_;
+    std::optional<Onset> onset_; ///< where it began
 };
 
 } // namespace ballast

@@ -1,0 +1,142 @@
+// Runs that go wrong for a known reason, beside their stable twins (configs/divergence): the event, the verdict, the
+// first cause, and replays of the step where it began.
+
+#include <algorithm>
+#include <iostream>
+#include <set>
+
+#include "ballast/base/parallel.h"
+#include "ballast/config/load.h"
+#include "ballast/lab/diagnose.h"
+#include "ballast/lab/replay.h"
+#include "ballast/train/trainer.h"
+#include "catch.h"
+#include "temporary_directory.h"
+
+using namespace ballast;
+
+namespace {
+
+struct Case {
+    std::string name; ///< of the config
+    std::string verdict;
+    std::string event;         ///< that must be there
+    std::string cause;         ///< that diagnose() puts first
+    std::string override = {}; ///< of a resume after half the run
+};
+
+const std::vector<Case>& cases() {
+    static const std::vector<Case> all{
+        {"exploding_lr", "diverged", "divergence", "lr_too_high"},
+        {"post_no_warmup", "stalled", "stall", "post_ln_no_warmup"},
+        {"no_norm", "non_finite", "non_finite", "no_norm"},
+        {"no_final_norm", "diverged", "divergence", "no_final_norm"},
+        {"attention_logits", "stalled", "stall", "attention_logit_growth"},
+        {"poisoned", "spiky", "loss_spike", "bad_data"},
+        {"lr_on_resume", "spiky", "loss_spike", "lr_on_resume", "optimizer.lr=0.1"},
+        {"norm_on_resume", "spiky", "loss_spike", "norm_changed", "model.norm.eps=3"},
+        {"large_eps", "stalled", "stall", "gradients_at_eps"},
+    };
+    return all;
+}
+
+/// `wanted` if the run has such an event; otherwise the first but for spikes of the gradient norm, or "none".
+std::string event_of(const std::filesystem::path& run, const std::string& wanted) {
+    std::string found = "none";
+    for (const Event& event : read_events(run / "events.jsonl")) {
+        if (event.kind == wanted) return wanted;
+        const bool counts = event.kind != "gradient_spike" && event.kind != "resume" && event.kind != "interrupted";
+        if (counts && found == "none") found = event.kind;
+    }
+    return found;
+}
+
+/// Interrupts the training behind a step.
+class StopAt final : public MetricsSink {
+public:
+    StopAt(std::int64_t step, std::atomic<bool>& interrupt) : step_(step), interrupt_(interrupt) {}
+    void write(const StepRecord& record) override { interrupt_ = record.step == step_; }
+
+private:
+    std::int64_t step_;
+    std::atomic<bool>& interrupt_;
+};
+
+RunSummary train(const std::string& name, const std::filesystem::path& out, const std::vector<std::string>& resume) {
+    const Config config = load_config(std::string(BALLAST_SOURCE_DIR) + "/configs/divergence/" + name + ".json");
+    std::atomic<bool> interrupt{false};
+    if (name.find("_on_resume") != std::string::npos) {
+        StopAt stop(config.train.steps / 2, interrupt);
+        MetricsSink* const sinks[] = {&stop};
+        Trainer::start(config, out).run(sinks, interrupt);
+        interrupt = false;
+        return Trainer::resume(out, resume).run({}, interrupt);
+    }
+    return Trainer::start(config, out).run({}, interrupt);
+}
+
+/// From two different states (behind a resume with other settings there is one alone), the replay of a step gives its
+/// recorded loss to the last bit.
+void require_exact_replays(const std::filesystem::path& run, std::int64_t step, bool resumed) {
+    const std::vector<ReplayStart> starts = Replay(run, step).starts();
+    std::vector<std::int64_t> steps;
+    for (const ReplayStart& start : starts)
+        if (steps.empty() || steps.back() != start.step) steps.push_back(start.step);
+    CAPTURE(step, steps);
+    CHECK(steps.size() >= (resumed ? 1 : 2));
+    for (std::size_t i = steps.size() - std::min<std::size_t>(2, steps.size()); i < steps.size(); ++i) {
+        const Replay replay(run, step, steps[i]);
+        CHECK(replay.doubts().empty());
+        const ReplayResult result = replay.run();
+        CHECK_FALSE(result.first_different.has_value());
+        CHECK(result.compared == step - steps[i]);
+        CHECK_FALSE(result.trace.empty());
+    }
+}
+
+} // namespace
+
+TEST_CASE("runs that go wrong are told from their twins, with the cause, and replayed", "[divergence][long]") {
+    set_threads(1); // tiny models, and a test machine is busy
+    const TemporaryDirectory directory;
+    std::string table = "run                    verdict     event         first cause\n";
+    std::set<std::string> seen;
+    std::int64_t found = 0, missed = 0, false_alarms = 0, quiet = 0, causes = 0;
+    for (const Case& one : cases())
+        for (const bool stable : {false, true}) {
+            const std::string name = one.name + (stable ? "_stable" : "");
+            const std::filesystem::path run = directory / name;
+            std::vector<std::string> resume;
+            if (!stable && !one.override.empty()) resume.push_back(one.override);
+            const RunSummary summary = train(name, run, resume);
+            const std::vector<Diagnosis> why = diagnose(read_run(run));
+            const std::string event = event_of(run, one.event), cause = why.empty() ? "none" : why.front().cause;
+            table += name + std::string(23 - name.size(), ' ') + summary.verdict +
+                     std::string(12 - summary.verdict.size(), ' ') + event + std::string(14 - event.size(), ' ') +
+                     cause + "\n";
+            CAPTURE(name, summary.verdict, summary.reason, summary.onset, event, cause);
+            CHECK(summary.verdict == (stable ? "stable" : one.verdict));
+            CHECK(event == (stable ? "none" : one.event));
+            CHECK(cause == (stable ? "none" : one.cause));
+            (stable ? (event == "none" ? quiet : false_alarms) : (event == "none" ? missed : found)) += 1;
+            if (!stable && cause == one.cause) ++causes;
+            for (const Diagnosis& diagnosis : why)
+                seen.insert(diagnosis.cause);
+            if (!stable)
+                for (const Event& began : read_events(run / "events.jsonl"))
+                    if (began.kind == one.event) {
+                        require_exact_replays(run, began.step, !one.override.empty());
+                        break;
+                    }
+        }
+    for (const std::string& cause : known_causes()) { // each signature has a run that shows it
+        CAPTURE(cause);
+        CHECK(seen.contains(cause));
+    }
+    std::cout << "\n"
+              << table << "\n"
+              << "              an event   none\n"
+              << "goes wrong    " << found << "          " << missed << "\n"
+              << "stable twin   " << false_alarms << "          " << quiet << "\n"
+              << "right first cause: " << causes << " of " << cases().size() << "\n";
+}

@@ -1,0 +1,223 @@
+// The flight recorder, rewinding, and going back to a step.
+
+#include "ballast/lab/replay.h"
+
+#include <algorithm>
+
+#include "ballast/base/error.h"
+#include "ballast/base/parallel.h"
+#include "ballast/config/load.h"
+#include "ballast/lab/diagnose.h"
+#include "ballast/train/trainer.h"
+#include "catch.h"
+#include "temporary_directory.h"
+
+using namespace ballast;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A small run whose batches 60 to 62 are spoilt.
+class Lab {
+public:
+    Lab() {
+        set_threads(1); // tiny models, and a test machine is busy
+        const std::string corpus = read_file(std::string(BALLAST_SOURCE_DIR) + "/data/tiny_tales.txt");
+        write_file_atomic(directory_ / "text.txt", corpus.substr(0, 20000));
+    }
+
+    fs::path path(const std::string& name) const { return directory_ / name; }
+
+    RunSummary train(const std::string& name, std::vector<std::string> overrides = {}) const {
+        const Config config = config_from_json(
+            R"({"data": {"path": "text.txt",
+                "poison": {"first": 60, "batches": 3}},
+                "model": {"layers": 2, "heads": 2, "width": 16, "context": 16, "dropout": 0.1},
+                "optimizer": {"lr": 1e-2}, "schedule": {"kind": "constant", "warmup": 5},
+                "train": {"steps": 90, "batch": 8, "micro_batch": 4, "eval_every": 30, "eval_batches": 1,
+                          "checkpoint_every": 25},
+                "stability": {"snapshot_every": 20, "rewind_steps": 10, "divergence_window": 1000}})",
+            directory_ / "config.json", overrides);
+        std::atomic<bool> interrupt{false};
+        return Trainer::start(config, path(name)).run({}, interrupt);
+    }
+
+    void replace(const fs::path& file, const std::string& from, const std::string& to) const {
+        std::string text = read_file(file);
+        const std::size_t at = text.find(from);
+        REQUIRE(at != std::string::npos);
+        write_file_atomic(file, text.replace(at, from.size(), to));
+    }
+
+private:
+    TemporaryDirectory directory_;
+};
+
+std::string problem_of(const fs::path& run, std::int64_t step, std::optional<std::int64_t> from = {}) {
+    try {
+        const Replay replay(run, step, from);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+} // namespace
+
+TEST_CASE("an event is recorded, and each of its steps can be replayed from every state", "[replay]") {
+    const Lab lab;
+    const RunSummary summary = lab.train("run");
+    const fs::path run = lab.path("run"), recording = run / "recorder/step-00000060-loss_spike";
+    CHECK(summary.verdict == "spiky");
+    CHECK(summary.loss_spikes >= 1);
+    CHECK(read_metrics(recording / "metrics.jsonl").back().step == 60);
+    CHECK(read_events(recording / "events.jsonl").size() == 1);
+    CHECK(read_layers(recording / "layers.jsonl").back().step == 60);
+    CHECK(contains(read_file(recording / "batches.jsonl"), "\"step\":60,\"batch\":60,\"checksum\":\""));
+    CHECK(list_checkpoints(run / "recorder") == std::vector<std::int64_t>{20, 40});
+
+    for (const std::int64_t step : {1, 2, 41, 60, 61, 90}) {
+        const Replay any(run, step);
+        for (const ReplayStart& start : any.starts()) {
+            const Replay replay(run, step, start.step);
+            CAPTURE(step, start.step);
+            CHECK(replay.doubts().empty());
+            const ReplayResult result = replay.run();
+            CHECK_FALSE(result.first_different.has_value());
+            CHECK(result.compared == step - start.step);
+            CHECK(result.recorded_loss == result.replayed_loss);
+        }
+    }
+}
+
+TEST_CASE("a trace has every value and gradient in the order they were made", "[replay]") {
+    const Lab lab;
+    lab.train("run", {"train.steps=3"});
+    const ReplayResult result = Replay(lab.path("run"), 3).run();
+    CHECK(result.reference_rms.size() == result.trace.size());
+    CHECK(result.trace.front().site == "embedding");
+    std::size_t backward = 0;
+    for (const TraceEntry& entry : result.trace) {
+        CHECK(entry.range.not_finite == 0);
+        CHECK(entry.range.rms <= std::max(entry.range.largest(), 1e-30) * 1.0001);
+        if (backward > 0) CHECK(entry.backward);
+        backward += entry.backward ? 1 : 0;
+        CHECK_FALSE(entry.inputs.empty());
+    }
+    CHECK(backward * 2 > result.trace.size());
+    const auto output = std::find_if(result.trace.begin(), result.trace.end(), [](const TraceEntry& entry) {
+        return entry.backward && entry.made == "blocks.1.attention.output.weight";
+    });
+    REQUIRE(output != result.trace.end());
+    CHECK(output->site == "blocks.1.attention.output");
+    CHECK(output->shape == "[16, 16]");
+}
+
+TEST_CASE("the op that first makes something that is not finite is named", "[replay]") {
+    const Lab lab;
+    const RunSummary summary = lab.train("run", {"optimizer.lr=1e20", "schedule.warmup=0"});
+    CHECK(summary.verdict == "non_finite");
+    REQUIRE(summary.onset_step.has_value());
+    CHECK_FALSE(summary.onset_site.empty());
+    const ReplayResult result = Replay(lab.path("run"), *summary.onset_step).run();
+    CHECK_FALSE(result.first_different.has_value());
+    REQUIRE(result.first_out.has_value());
+    const TraceEntry& first = result.trace[*result.first_out];
+    CHECK(first.range.not_finite > 0);
+    CHECK(first.site.ends_with(summary.onset_site));
+    for (std::size_t i = 0; i < *result.first_out; ++i)
+        CHECK(result.trace[i].range.not_finite == 0);
+}
+
+TEST_CASE("a rewind leaves out the batches that led to a spike", "[replay]") {
+    const Lab lab;
+    const std::string memory = GENERATE("1024", "0"); // snapshots in memory, and on the disk
+    const RunSummary summary =
+        lab.train("run", {"data.poison.batches=1", "stability.on_spike=rewind", "stability.snapshot_memory=" + memory});
+    CAPTURE(memory);
+    CHECK(summary.verdict == "spiky");
+    CHECK(summary.step == 90);
+    CHECK(summary.rewinds == 1);
+    CHECK(summary.loss_spikes == 0); // of the steps that stand
+    const std::vector<StepRecord> records = read_metrics(lab.path("run") / "metrics.jsonl");
+    CHECK(records.size() == 90);
+    const std::vector<Event> events = read_events(lab.path("run") / "events.jsonl");
+    const auto rewind = std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "rewind"; });
+    REQUIRE(rewind != events.end());
+    CHECK(rewind->step == 40);
+    CHECK(contains(rewind->message, "from step 60"));
+    CHECK(read_checkpoint_info(checkpoint_path(lab.path("run"), 90)).state.skipped_batches == 20);
+    // The steps since can be replayed; states from before the rewind lead elsewhere.
+    const Replay replay(lab.path("run"), 70);
+    CHECK(replay.starts().front().step >= 40);
+    CHECK_FALSE(replay.run().first_different.has_value());
+}
+
+TEST_CASE("skipping a spike changes nothing but the step's update", "[replay]") {
+    const Lab lab;
+    const RunSummary summary = lab.train("run", {"stability.on_spike=skip"});
+    CHECK(summary.verdict == "spiky");
+    const std::vector<StepRecord> records = read_metrics(lab.path("run") / "metrics.jsonl");
+    REQUIRE(records.size() == 90);
+    CHECK(records[59].events.value_or("").starts_with("loss_spike"));
+    CHECK(records[59].events.value_or("").ends_with(" skipped"));
+    CHECK(records[59].update_norm == 0);
+    CHECK_FALSE(Replay(lab.path("run"), 75, 50).run().first_different.has_value()); // skips, too
+}
+
+TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
+    const Lab lab;
+    lab.train("run", {"train.steps=30"});
+    const fs::path run = lab.path("run");
+    CHECK(contains(problem_of(run, 31), "outside the run, which has recorded steps 1 to 30"));
+    CHECK(contains(problem_of(run, 0), "outside the run"));
+    CHECK(contains(problem_of(run, 30, 7), "expected one of 0, 25"));
+    CHECK(contains(problem_of(lab.path("nowhere"), 1), "no such run directory"));
+
+    SECTION("another BLAS") {
+        lab.replace(run / "environment.json", "\"blas\": \"", "\"blas\": \"Another");
+        const std::vector<std::string> doubts = Replay(run, 30).doubts();
+        REQUIRE(doubts.size() == 1);
+        CHECK(contains(doubts[0], "blas: Another"));
+    }
+    SECTION("records of another run") {
+        lab.train("other", {"train.steps=30", "seed=2"});
+        fs::copy_file(lab.path("other") / "metrics.jsonl", run / "metrics.jsonl", fs::copy_options::overwrite_existing);
+        const ReplayResult result = Replay(run, 30, 25).run();
+        CHECK(result.first_different == 26);
+    }
+    SECTION("a record that is cut within a line, as that of a run that is still written") {
+        std::string text = read_file(run / "metrics.jsonl");
+        text.resize(text.size() - 20);
+        write_file_atomic(run / "metrics.jsonl", text);
+        CHECK(contains(problem_of(run, 30), "recorded steps 1 to 29"));
+        CHECK_FALSE(Replay(run, 29).run().first_different.has_value());
+        CHECK_NOTHROW(diagnose(read_run(run)));
+    }
+    SECTION("damage in the middle") {
+        lab.replace(run / "metrics.jsonl", "{\"step\":7,", "{\"step\":seven,");
+        CHECK(contains(problem_of(run, 30), "metrics.jsonl:7: not a JSON object"));
+    }
+    SECTION("a checkpoint of a newer version") {
+        lab.replace(checkpoint_path(run, 25) / "state.json", "\"format\": 1", "\"format\": 9");
+        CHECK_THROWS_AS(Replay(run, 30, 25).run(), CheckpointError);
+    }
+    SECTION("a run without records") {
+        fs::remove(run / "metrics.jsonl");
+        CHECK_FALSE(problem_of(run, 30).empty());
+        CHECK(diagnose(read_run(run)).empty());
+    }
+}
+
+TEST_CASE("a repeated pattern is told from text", "[replay]") {
+    std::vector<std::int32_t> tokens;
+    for (std::int32_t i = 0; i < 64; ++i)
+        tokens.push_back(i % 4);
+    CHECK(repetition(tokens, 16) == 1);
+    for (std::int32_t i = 0; i < 64; ++i)
+        tokens[static_cast<std::size_t>(i)] = i;
+    CHECK(repetition(tokens, 16) == 0);
+    CHECK(repetition(tokens, 1) == 0); // nothing to compare with
+}
