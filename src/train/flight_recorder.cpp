@@ -50,7 +50,8 @@ double repetition(std::span<const std::int32_t> tokens, std::int64_t context) {
 }
 
 std::size_t state_bytes(const ParamTable& table, std::size_t moments) {
-    return sizeof(float) * static_cast<std::size_t>(table.state_size() + table.size() * static_cast<std::int64_t>(moments));
+    return sizeof(float) *
+           static_cast<std::size_t>(table.state_size() + table.size() * static_cast<std::int64_t>(moments));
 }
 
 SnapshotPlan snapshot_plan(const StabilityConfig& config, std::size_t state_bytes) {

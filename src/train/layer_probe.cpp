@@ -36,8 +36,8 @@ double scaled_rms(const float* x, std::int64_t rows, std::int64_t width, const f
     double squares = 0;
     for (std::int64_t row = 0; row < rows; ++row)
         for (std::int64_t column = 0; column < width; ++column) {
-            const double value = static_cast<double>(x[row * width + column]) *
-                                 static_cast<double>(scale[factors == 1 ? 0 : column]);
+            const double value =
+                static_cast<double>(x[row * width + column]) * static_cast<double>(scale[factors == 1 ? 0 : column]);
             squares += value * value;
         }
     return std::sqrt(squares / static_cast<double>(rows * width));

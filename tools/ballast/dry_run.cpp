@@ -40,8 +40,7 @@ void row(const char* group, const char* name, const std::string& value, const st
 /// What a run holds beside its learner, taken and filled, so that the measured memory has it.
 struct RecordingMemory {
     RecordingMemory(const Config& config, const Learner& learner)
-        : plan(snapshot_plan(config.stability,
-                             state_bytes(learner.table(), learner.optimizer().moments().size()))),
+        : plan(snapshot_plan(config.stability, state_bytes(learner.table(), learner.optimizer().moments().size()))),
           snapshots(plan.on_disk ? 0 : plan.keep) {
         for (std::size_t i = 0; i < plan.keep; ++i)
             snapshots.take({}, learner.table(), learner.optimizer().moments());
