@@ -18,9 +18,9 @@ std::string init_text(const ParamInit& init) {
     case ParamInit::Kind::uniform: text = "uniform ±"; break;
     case ParamInit::Kind::constant: break;
     }
-    text += short_number(init.value);
+    text += rounded_number(init.value);
     // The values of a packed query, key and value matrix are the one such part.
-    return init.tail < 0 ? text : text + ", values × " + short_number(init.tail_scale);
+    return init.tail < 0 ? text : text + ", values × " + rounded_number(init.tail_scale);
 }
 
 /// "blocks.*.ffn.input.weight" for "blocks.3.ffn.input.weight".

@@ -9,7 +9,7 @@
 
 namespace ballast {
 
-std::string short_number(double value) {
+std::string rounded_number(double value) {
     const double scale = value == 0 ? 1 : std::pow(10.0, 3 - std::floor(std::log10(std::abs(value))));
     const double rounded = std::isfinite(scale) ? std::round(value * scale) / scale : value;
     std::string text = number_text(rounded);
@@ -26,15 +26,15 @@ std::string normed(const NormSpec& norm, const std::string& what) {
     if (!norm) return what;
     std::string values;
     const auto add = [&](const std::string& value) { values += (values.empty() ? "; " : ", ") + value; };
-    if (norm_traits(norm.kind).eps) add("eps=" + short_number(norm.eps));
-    if (norm.kind == NormKind::dyt || norm.kind == NormKind::derf) add("α=" + short_number(norm.alpha));
-    if (norm.kind == NormKind::derf) add("s=" + short_number(norm.shift));
-    if (norm.partial != 1) add("p=" + short_number(norm.partial));
+    if (norm_traits(norm.kind).eps) add("eps=" + rounded_number(norm.eps));
+    if (norm.kind == NormKind::dyt || norm.kind == NormKind::derf) add("α=" + rounded_number(norm.alpha));
+    if (norm.kind == NormKind::derf) add("s=" + rounded_number(norm.shift));
+    if (norm.partial != 1) add("p=" + rounded_number(norm.partial));
     return std::string(norm_traits(norm.kind).title) + "(" + what + values + ")";
 }
 
 std::string dropped(const ModelConfig& model, const std::string& what) {
-    return model.dropout > 0 ? "dropout(" + what + "; p=" + short_number(model.dropout) + ")" : what;
+    return model.dropout > 0 ? "dropout(" + what + "; p=" + rounded_number(model.dropout) + ")" : what;
 }
 
 /// What a branch is multiplied with, with the sign behind it.
@@ -54,7 +54,7 @@ std::string residual_equation(const ModelConfig& model, const SublayerNorms& nor
     const bool scaled = norms.pre && model.norm.depth_scale == DepthScale::inv_sqrt;
     const std::string in = normed(norms.pre, "x") + (scaled ? " / √l" : "");
     const std::string branch = branch_factor(model) + dropped(model, normed(norms.out, sublayer + "(" + in + ")"));
-    const std::string stream = norms.skip_scale == 1 ? "x" : short_number(norms.skip_scale) + " x";
+    const std::string stream = norms.skip_scale == 1 ? "x" : rounded_number(norms.skip_scale) + " x";
     return "x ← " + normed(norms.post, stream + " + " + branch);
 }
 
@@ -73,7 +73,7 @@ std::string attention_meaning(const ModelConfig& model, const NormLayout& layout
     const std::int64_t head_width = model.width / model.heads;
     std::string logits = "Q Kᵀ / √" + std::to_string(head_width);
     if (model.logit_softcap > 0) {
-        const std::string cap = short_number(model.logit_softcap);
+        const std::string cap = rounded_number(model.logit_softcap);
         logits = cap + " tanh(" + logits + " / " + cap + ")";
     }
     std::string text = "Attention: causal softmax(" + logits + ") V, " + std::to_string(model.heads) +
@@ -82,7 +82,7 @@ std::string attention_meaning(const ModelConfig& model, const NormLayout& layout
     if (layout.qk) text += "; Q ← " + normed(layout.qk, "Q") + " and K likewise" + rows_text(model.qk_norm);
     if (layout.v) text += "; V ← " + normed(layout.v, "V") + rows_text(model.v_norm);
     if (model.position == PositionKind::rope)
-        text += "; Q and K rotated (RoPE, theta " + short_number(model.rope.theta) + ")";
+        text += "; Q and K rotated (RoPE, theta " + rounded_number(model.rope.theta) + ")";
     if (model.position == PositionKind::alibi) text += "; a penalty linear in the distance (ALiBi)";
     if (model.head_scale) text += "; each head's output times a learned scalar, 1 at the start";
     return text;
@@ -103,7 +103,7 @@ std::string residual_meaning(const ModelConfig& model, const NormLayout& layout)
     case ResidualKind::rezero: return "a: a learned scalar for both branches of a block, 0 at the start (ReZero)";
     case ResidualKind::skipinit: return "a: a learned scalar for every branch, 0 at the start (SkipInit)";
     case ResidualKind::layerscale:
-        return "a: a learned vector for every branch, " + short_number(layout.layerscale_start) +
+        return "a: a learned vector for every branch, " + rounded_number(layout.layerscale_start) +
                " at the start (LayerScale)";
     case ResidualKind::fixup:
         return "Fixup: the last matrix of every branch is 0 at the start, the one before scaled by depth";

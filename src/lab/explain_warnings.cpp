@@ -144,15 +144,15 @@ void warn_about_eps(const Facts& facts, std::vector<NormWarning>& out) {
             }
     if (largest == 0) return;
     const double variance = embedding_variance(facts);
-    const std::string beside = "the stream starts with a variance of about " + short_number(variance);
+    const std::string beside = "the stream starts with a variance of about " + rounded_number(variance);
     const std::string source = "Ba et al. 2016, arXiv:1607.06450; Zhang & Sennrich 2019, arXiv:1910.07467";
     constexpr double kResolution = 1.0 / (1 << 24); // half a unit in the last place of a float
     if (smallest < kResolution * variance)
-        out.push_back({"eps_unresolved", "eps " + short_number(smallest) + " is lost beside the variance",
+        out.push_back({"eps_unresolved", "eps " + rounded_number(smallest) + " is lost beside the variance",
                        beside + ", to which float cannot add so little; it acts only on rows that are all but constant",
                        source});
     if (largest > variance)
-        out.push_back({"eps_large", "eps " + short_number(largest) + " outweighs the variance",
+        out.push_back({"eps_large", "eps " + rounded_number(largest) + " outweighs the variance",
                        beside + ", so the first norms shrink their input instead of normalizing it; use a smaller eps "
                                 "or a larger model.init.std",
                        source});
@@ -166,10 +166,11 @@ void warn_about_logits(const Facts& facts, std::vector<NormWarning>& out) {
     if (facts.model.tie_embeddings && normalized && logit > kLargeLogit)
         out.push_back(
             {"tied_large_logits",
-             "tied embeddings and an init that gives the first logits a deviation of " + short_number(logit),
+             "tied embeddings and an init that gives the first logits a deviation of " + rounded_number(logit),
              "the first loss is far above log(vocabulary), and the first steps undo the init; use "
              "model.init.std of about " +
-                 short_number(1 / std::sqrt(static_cast<double>(facts.model.width))) + " or less, or untied embeddings",
+                 rounded_number(1 / std::sqrt(static_cast<double>(facts.model.width))) +
+                 " or less, or untied embeddings",
              "Press & Wolf 2017, arXiv:1608.05859; Chowdhery et al. 2022 (PaLM), arXiv:2204.02311, section 5"});
 }
 
