@@ -342,6 +342,7 @@ TEST_CASE("the shipped schema, reference and configs are those of this program")
     const fs::path source = BALLAST_SOURCE_DIR;
     CHECK(work.run({"schema"}).out == content(source / "configs/schema.json"));
     CHECK(work.run({"schema", "--reference"}).out == content(source / "docs/config.md"));
+    CHECK(work.run({"schema", "--records"}).out == content(source / "docs/records.md"));
     Workplace::Arguments words{"check"};
     for (const fs::directory_entry& entry : fs::recursive_directory_iterator(source / "configs"))
         if (entry.path().extension() == ".json") words.push_back(entry.path().string());
