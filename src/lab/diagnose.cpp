@@ -218,12 +218,16 @@ double no_norm(const RunRecord& run, Evidence& evidence) {
 double post_without_warmup(const RunRecord& run, Evidence& evidence) {
     constexpr double kShortWarmup = 0.02;
     const ModelConfig& model = run.config.model;
-    const PlacementRow& row = placement_row(model.norm.placement);
-    if (model.norm.kind == NormKind::none || !row.post || row.pre) return 0;
+    std::int64_t post = 0;
+    for (const BlockNorms& block : norm_layout(model).blocks)
+        for (const SublayerNorms* norms : {&block.attention, &block.ffn})
+            post += norms->post && !norms->pre ? 1 : 0;
+    if (post < model.layers) return 0; // fewer than half of the sublayers
     const auto steps = static_cast<double>(run.config.train.steps);
     if (static_cast<double>(run.config.schedule.warmup) > kShortWarmup * steps) return 0;
-    evidence.push_back("placement " + std::string(row.name) + " with " + std::to_string(model.layers) +
-                       " layers and a warm-up of " + std::to_string(run.config.schedule.warmup) + " steps of " +
+    evidence.push_back(std::to_string(post) + " of " + std::to_string(2 * model.layers) +
+                       " sublayers end in a norm of the stream, with a warm-up of " +
+                       std::to_string(run.config.schedule.warmup) + " steps of " +
                        std::to_string(run.config.train.steps));
     std::optional<double> first_layer, last_layer;
     for (const LayerRecord& record : run.layers) {

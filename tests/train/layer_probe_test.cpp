@@ -9,6 +9,7 @@
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
 #include "ballast/config/load.h"
+#include "ballast/config/placement.h"
 #include "ballast/ops/ops.h"
 #include "ballast/ops/registry.h"
 #include "ballast/train/learner.h"
@@ -81,9 +82,10 @@ TEST_CASE("a probed run has the bits of one that is not, and the probe's do not 
 }
 
 TEST_CASE("every place of every placement has its records", "[probe]") {
-    const std::string placement = GENERATE("pre", "post", "none");
+    const std::string placement = GENERATE("pre", "post", "sandwich", "branch_out", "deepnorm", "none");
     const std::string ffn = GENERATE("gelu", "swiglu");
     const std::string gain = GENERATE("true", "false");
+    if (placement == "none" && gain == "false") return; // a gain of nothing is no config
     const Lab lab({"model.norm.placement=" + placement, "model.ffn.kind=" + ffn, "model.norm.gain=" + gain});
     Learner learner(lab.config(), lab.data());
     LayerProbe probe(learner.table(), lab.config().optimizer);
@@ -100,7 +102,9 @@ TEST_CASE("every place of every placement has its records", "[probe]") {
         if (record.gradient_rms) CHECK(record.update_ratio.has_value());
         if (record.input_rms) CHECK(record.gain_mean.has_value() == (gain == "true"));
     }
-    CHECK(norms == (placement == "pre" ? 7 : placement == "post" ? 6 : 0));
+    const PlacementRow& row = placement_row(lab.config().model.norm.placement);
+    const bool final_norm = lab.config().model.final_norm == Switch::on;
+    CHECK(norms == 3 * 2 * (int{row.pre} + int{row.out} + int{row.post}) + int{final_norm});
     CHECK(parameters == static_cast<std::int64_t>(learner.table().params().size()));
     CHECK(find(probe, -1, "embedding").stream_rms.has_value());
     for (std::int64_t layer = 0; layer < 3; ++layer) {

@@ -65,7 +65,7 @@ TEST_CASE("an unknown key names the key that was meant", "[config]") {
     CHECK(mistake("\"model.layers\": 3") == "c.json:2: model.layers: is not a key; did you mean `model.layers`?");
     CHECK(mistake("\"model\": {\"n_head\": 3}") == "c.json:2: model.n_head: is not a key; did you mean `heads`?");
     CHECK(mistake("\"block_size\": 3") == "c.json:2: block_size: is not a key; did you mean `model.context`?");
-    CHECK(mistake("\"log\": {\"banana\": 3}") == "c.json:2: log.banana: is not a key; expected csv");
+    CHECK(mistake("\"log\": {\"banana\": 3}") == "c.json:2: log.banana: is not a key; expected csv or tensorboard");
     CHECK(
         mistake("\"model\": {\"extends\": \"x\"}") ==
         "c.json:2: model.extends: is not a key; expected layers, heads, kv_heads, width, context, ffn, norm, "
