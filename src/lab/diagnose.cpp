@@ -258,6 +258,35 @@ double learning_rate_too_high(const RunRecord& run, Evidence& evidence) {
     return largest->update_ratio > 0.5 ? 0.88 : 0.5;
 }
 
+/// A gradient that grows by itself, step by step, before a spike, where Adam's mean square is too slow to follow it
+/// (Bai et al., section 4). Damaged data or a change of settings are there from one step to the next.
+double large_beta2(const RunRecord& run, Evidence& evidence) {
+    constexpr double kLarge = 0.99, kGrowth = 3;
+    constexpr std::int64_t kSteps = 4;
+    const OptimizerConfig& optimizer = run.config.optimizer;
+    if (optimizer.kind != OptimizerKind::adamw || optimizer.betas[1] < kLarge) return 0;
+    std::int64_t spikes = 0;
+    for (const Event& event : run.events) {
+        if (event.kind != "loss_spike") continue;
+        const auto at = std::find_if(run.steps.begin(), run.steps.end(),
+                                     [&](const StepRecord& record) { return record.step == event.step; });
+        if (at == run.steps.end()) continue;
+        auto first = at;
+        while (first != run.steps.begin() && std::prev(first)->gradient_norm < first->gradient_norm)
+            --first;
+        if (at - first < kSteps || at->gradient_norm < kGrowth * first->gradient_norm) continue;
+        if (++spikes == 1)
+            evidence.push_back(at_step(at->step, "the gradient norm had grown for " + std::to_string(at - first) +
+                                                     " steps in a row, from " + short_number(first->gradient_norm) +
+                                                     " to " + short_number(at->gradient_norm)));
+    }
+    if (spikes == 0) return 0;
+    evidence.push_back(std::to_string(spikes) + " spikes of this shape; with a beta2 of " +
+                       number_text(optimizer.betas[1]) + " the mean square looks back over " +
+                       short_number(1 / (1 - optimizer.betas[1])) + " steps");
+    return 0.75;
+}
+
 /// Gradients so small that epsilon decides the size of the steps.
 double gradients_at_eps(const RunRecord& run, Evidence& evidence) {
     constexpr double kNear = 10;
@@ -323,6 +352,8 @@ constexpr auto kSignatures = std::to_array<Signature>({
      "lower optimizer.lr, or normalize queries and keys", "Wortsman et al., 2309.14322, section 3.1", attention_logits},
     {"lr_too_high", "Updates are large against the weights.", "lower optimizer.lr, or lengthen schedule.warmup",
      "Wortsman et al., 2309.14322, section 3.3", learning_rate_too_high},
+    {"large_beta2", "Adam's mean square follows the gradient too slowly.", "lower optimizer.betas[1], or optimizer.lr",
+     "Bai et al., 2506.04805", large_beta2},
     {"output_logit_drift", "Output logits drift together.", "set loss.z_loss=1e-4",
      "Chowdhery et al., 2204.02311, section 5", output_drift},
     {"gradients_at_eps", "Gradients are as small as Adam's epsilon.", "lower optimizer.eps",

@@ -107,18 +107,26 @@ Event event_from_json(std::string_view line) {
 }
 
 template <class Record>
-std::vector<Record> read_records(const fs::path& path, Record (*read)(std::string_view)) {
+void visit_records(const fs::path& path, Record (*read)(std::string_view),
+                   const std::function<void(const Record&)>& visit) {
     const MappedFile file(path);
-    std::vector<Record> records;
     WholeLines lines(file.text());
     std::string_view line;
     while (lines.next(line)) {
+        Record record;
         try {
-            records.push_back(read(line));
+            record = read(line);
         } catch (const IoError& error) {
             refuse_line(path, lines.number(), error.what());
         }
+        visit(record);
     }
+}
+
+template <class Record>
+std::vector<Record> read_records(const fs::path& path, Record (*read)(std::string_view)) {
+    std::vector<Record> records;
+    visit_records<Record>(path, read, [&](const Record& record) { records.push_back(record); });
     return records;
 }
 
@@ -141,6 +149,10 @@ JsonLinesSink::JsonLinesSink(const fs::path& path, std::int64_t last_step, const
 
 CsvSink::CsvSink(const fs::path& path, std::int64_t last_step, const FileCalls& calls)
     : log_(path, last_step, {.header = step_csv_header(), .step_of = csv_step, .one_line_a_step = true}, calls) {}
+
+void visit_metrics(const fs::path& path, const std::function<void(const StepRecord&)>& visit) {
+    visit_records(path, step_record_from_json, visit);
+}
 
 std::vector<StepRecord> read_metrics(const fs::path& path) { return read_records(path, step_record_from_json); }
 

@@ -202,34 +202,30 @@ std::string_view verdict_of(const StabilityState& state) {
     return state.loss_spikes > 0 || state.remedied > 0 ? "spiky" : "stable";
 }
 
-double spike_score(std::span<const double> values) {
+void SpikeScore::add(double value) {
     constexpr std::size_t kWindow = 1000;
     constexpr double kDeviations = 7;
-    std::size_t spikes = 0;
-    double sum = 0, squares = 0;
-    // Sums about the first finite value: about 0, the squares of large values that hardly differ would cancel.
-    const auto origin = std::find_if(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
-    const auto add = [&](double value, double weight) {
-        if (!std::isfinite(value)) return 0;
-        const double distance = value - *origin;
-        sum += weight * distance;
-        squares += weight * distance * distance;
-        return weight > 0 ? 1 : -1;
-    };
-    std::ptrdiff_t count = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        count += add(values[i], 1);
-        if (i >= kWindow) count += add(values[i - kWindow], -1);
-        if (!std::isfinite(values[i])) {
-            ++spikes;
-            continue;
-        }
-        const double mean = sum / static_cast<double>(count);
-        const double variance = squares / static_cast<double>(count) - mean * mean;
-        const double distance = std::abs(values[i] - *origin - mean);
-        if (distance > 0 && distance * distance >= kDeviations * kDeviations * variance) ++spikes;
+    if (window_.size() < kWindow)
+        window_.push_back(value);
+    else
+        window_[static_cast<std::size_t>(count_) % kWindow] = value;
+    ++count_;
+    if (!std::isfinite(value)) {
+        ++spikes_;
+        return;
     }
-    return values.empty() ? 0 : static_cast<double>(spikes) / static_cast<double>(values.size());
+    // Anew for every value, in two passes: sums that values enter and leave would be spoilt for good by a large one.
+    double sum = 0, squares = 0, finite = 0;
+    for (const double other : window_)
+        if (std::isfinite(other)) {
+            sum += other;
+            ++finite;
+        }
+    const double mean = sum / finite;
+    for (const double other : window_)
+        if (std::isfinite(other)) squares += (other - mean) * (other - mean);
+    const double distance = std::abs(value - mean);
+    if (distance > 0 && distance * distance >= kDeviations * kDeviations * squares / finite) ++spikes_;
 }
 
 } // namespace ballast

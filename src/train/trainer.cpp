@@ -270,13 +270,13 @@ RunSummary Trainer::summary(std::string verdict, std::string reason) const {
     result.loss_spikes = state_.stability.loss_spikes;
     result.gradient_spikes = state_.stability.gradient_spikes;
     result.rewinds = state_.rewinds;
-    std::vector<double> losses, gradient_norms;
-    for (const StepRecord& record : read_metrics(directory_.metrics_path())) {
-        losses.push_back(record.loss);
-        gradient_norms.push_back(record.gradient_norm);
-    }
-    result.loss_spike_score = spike_score(losses);
-    result.gradient_spike_score = spike_score(gradient_norms);
+    SpikeScore losses, gradient_norms;
+    visit_metrics(directory_.metrics_path(), [&](const StepRecord& record) {
+        losses.add(record.loss);
+        gradient_norms.add(record.gradient_norm);
+    });
+    result.loss_spike_score = losses.score();
+    result.gradient_spike_score = gradient_norms.score();
     result.seconds = state_.seconds;
     result.tokens_per_second = state_.seconds > 0 ? static_cast<double>(state_.tokens) / state_.seconds : 0;
     result.started = state_.started;

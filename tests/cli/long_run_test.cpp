@@ -13,10 +13,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// KiB of memory that a process holds; 0 when it has ended.
-long resident_kib(pid_t process) {
+/// KiB of memory that a process holds for itself, without pages of files; 0 when it has ended.
+long held_kib(pid_t process) {
     const std::string status = content("/proc/" + std::to_string(process) + "/status");
-    const std::string key = "VmRSS:";
+    const std::string key = "RssAnon:";
     const std::size_t at = status.find(key);
     return at == std::string::npos ? 0 : std::stol(status.substr(at + key.size()));
 }
@@ -31,10 +31,10 @@ void train_long(std::int64_t steps) {
                                 "log.csv=true", "--set", "model.dropout=0.1"}));
     const fs::path records = work / "run/metrics.csv"; // a line a step, of at least 100 bytes
     REQUIRE(wait_until([&] { return fs::exists(records) && fs::file_size(records) > 100 * 300; }));
-    const long early = resident_kib(child);
+    const long early = held_kib(child);
     REQUIRE(early > 0);
     long late = early;
-    while (const long now = resident_kib(child)) {
+    while (const long now = held_kib(child)) {
         late = now;
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }

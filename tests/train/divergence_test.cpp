@@ -35,6 +35,7 @@ const std::vector<Case>& cases() {
         {"poisoned", "spiky", "loss_spike", "bad_data"},
         {"lr_on_resume", "spiky", "loss_spike", "lr_on_resume", "optimizer.lr=0.1"},
         {"norm_on_resume", "spiky", "loss_spike", "norm_changed", "model.norm.eps=3"},
+        {"large_beta2", "spiky", "loss_spike", "large_beta2"},
         {"large_eps", "stalled", "stall", "gradients_at_eps"},
     };
     return all;

@@ -215,6 +215,15 @@ TEST_CASE("a window longer than the run judges what there is", "[stability]") {
     CHECK(run.count("divergence") == 0);
 }
 
+namespace {
+double spike_score(const std::vector<double>& values) {
+    SpikeScore score;
+    for (const double value : values)
+        score.add(value);
+    return score.score();
+}
+} // namespace
+
 TEST_CASE("the published spike score, and where it is blind", "[stability]") {
     std::vector<double> values;
     for (std::uint64_t i = 0; i < 1000; ++i)
@@ -231,4 +240,12 @@ TEST_CASE("the published spike score, and where it is blind", "[stability]") {
     CHECK(spike_score(start) == 0);
     CHECK(spike_score({}) == 0);
     CHECK(spike_score(std::vector<double>(100, 3.5)) == 0);
+
+    // Of two levels in a window of 1000, the new one is 7 deviations away while it has at most 20 values, for
+    // sqrt((1000 - k) / k) >= 7. The width of both hides values[500]; a window later it is seen.
+    std::vector<double> longer(1500, 1e9);
+    longer.insert(longer.end(), values.begin(), values.end());
+    CHECK(spike_score(longer) == (20.0 + 1) / 2500);
+    longer.insert(longer.end(), values.begin(), values.end());
+    CHECK(spike_score(longer) == (20.0 + 1 + 2) / 3500);
 }

@@ -91,8 +91,10 @@ private:
     StepLog log_;
 };
 
-/// All records of a metrics.jsonl. An unfinished last line is left out; throws IoError with path and line for any
-/// other line that is not a record.
+/// The records of a metrics.jsonl, one after another. An unfinished last line is left out; throws IoError with path and
+/// line for any other line that is not a record.
+void visit_metrics(const std::filesystem::path& path, const std::function<void(const StepRecord&)>& visit);
+/// All of them.
 std::vector<StepRecord> read_metrics(const std::filesystem::path& path);
 
 /// events.jsonl: an Event a line, any number of them for a step.

@@ -118,6 +118,14 @@ std::string_view verdict_of(const StabilityState& state);
 /// included (the spike score of OLMo 2, 2501.00656, section 3.1). It cannot see a spike before the 51st value: within
 /// its own window of n, a value is at most sqrt(n - 1) standard deviations from the mean. What is not finite counts as
 /// a spike and is left out of every mean.
-double spike_score(std::span<const double> values);
+class SpikeScore {
+public:
+    void add(double value);
+    double score() const { return count_ == 0 ? 0 : static_cast<double>(spikes_) / static_cast<double>(count_); }
+
+private:
+    std::vector<double> window_; ///< the last values, the oldest at count_ % size once it is full
+    std::int64_t count_ = 0, spikes_ = 0;
+};
 
 } // namespace ballast
