@@ -1,5 +1,6 @@
 #include "ballast/train/trainer.h"
 
+#include <cmath>
 #include <utility>
 
 #include "ballast/base/memory.h"
@@ -13,7 +14,12 @@ Trainer::Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner
                  TrainerState state, Log log)
     : data_(std::move(data)), learner_(std::move(learner)), directory_(std::move(directory)), state_(std::move(state)),
       log_(std::move(log)), config_json_(to_json(learner_->config())), events_(directory_.events_path(), state_.step) {
-    records_.push_back(std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step));
+    auto metrics = std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step);
+    if (metrics->kept_step() < state_.step)
+        log_.warn(directory_.metrics_path().string() + ": the records of steps " +
+                  std::to_string(metrics->kept_step() + 1) + " to " + std::to_string(state_.step) +
+                  " are missing; going on without them");
+    records_.push_back(std::move(metrics));
     if (config().log.csv) records_.push_back(std::make_unique<CsvSink>(directory_.csv_path(), state_.step));
 }
 
@@ -60,15 +66,18 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
         state.vocab_size = data->vocab_size();
         state.tokenizer = data->tokenizer();
     }
-    run.write_config(to_json(config));
-    run.write_environment(now);
+    // Where no step is left to make, what the overrides say was never trained with.
+    if (state.step < config.train.steps) {
+        run.write_config(to_json(config));
+        run.write_environment(now);
+    }
     return {std::move(data), std::move(learner), std::move(run), std::move(state), log};
 }
 
 RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt) {
     const TrainConfig& train = config().train;
-    const auto due = [&](std::int64_t every) {
-        return state_.step == train.steps || (every > 0 && state_.step % every == 0);
+    const auto due = [&](std::int64_t step, std::int64_t every) {
+        return step == train.steps || (every > 0 && step % every == 0);
     };
     std::string verdict = "finished";
     std::string reason;
@@ -76,14 +85,11 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     while (state_.step < train.steps) {
         Learner::Step step = learner_->step(state_.step + 1);
         step.record.tokens = state_.tokens + learner_->tokens_per_step();
-        if (step.non_finite.empty()) {
-            note(step.record);
-            if (due(train.eval_every)) step.record.val_loss = learner_->validate();
-            if (step.record.val_loss && *step.record.val_loss < state_.best_val_loss) {
-                state_.best_val_loss = *step.record.val_loss;
-                state_.best_val_step = state_.step;
-            }
+        if (step.non_finite.empty() && due(step.record.step, train.eval_every)) {
+            step.record.val_loss = learner_->validate();
+            if (step.record.val_loss && !std::isfinite(*step.record.val_loss)) step.non_finite = "the validation loss";
         }
+        if (step.non_finite.empty()) note(step.record);
         last_ = step.record;
         for (const auto& sink : records_)
             sink->write(step.record);
@@ -100,7 +106,7 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         }
         const bool interrupted = interrupt && state_.step < train.steps;
         if (interrupted) events_.write({state_.step, "interrupted", "saved at an interrupt", {}});
-        if (due(train.checkpoint_every) || interrupted) save();
+        if (due(state_.step, train.checkpoint_every) || interrupted) save();
         if (interrupted) {
             verdict = "interrupted";
             reason = "go on with: ballast resume " + directory_.path().string();
@@ -137,6 +143,10 @@ void Trainer::note(const StepRecord& record) {
     if (record.loss < state_.best_loss) {
         state_.best_loss = record.loss;
         state_.best_loss_step = record.step;
+    }
+    if (record.val_loss && *record.val_loss < state_.best_val_loss) {
+        state_.best_val_loss = *record.val_loss;
+        state_.best_val_step = record.step;
     }
 }
 

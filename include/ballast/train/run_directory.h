@@ -35,7 +35,7 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
-    std::string verdict; ///< "stable", "non_finite", "interrupted", …
+    std::string verdict; ///< "finished", "interrupted" or "non_finite"
     std::string reason;  ///< a sentence; may be empty
     std::int64_t step = 0;
     std::int64_t tokens = 0;
