@@ -127,7 +127,7 @@ real* Tape::take_buffer(std::int64_t elements) {
     return arena_.allocate<real>(elements);
 }
 
-void Tape::run_backward(std::size_t node_index) {
+void Tape::run_backward(std::size_t node_index, bool keep_gradient) {
     const Node& node = nodes_[node_index];
     const Value& output = value(node.output);
     const Inputs in(*this, inputs_of(node));
@@ -144,10 +144,15 @@ void Tape::run_backward(std::size_t node_index) {
 
     if (plans()) return;
     const Arena::Mark mark(scratch_);
+    real* output_gradient = output.gradient;
+    if (keep_gradient) { // the op may overwrite what it is given
+        output_gradient = scratch_.allocate<real>(output.shape.elements());
+        std::copy_n(output.gradient, output.shape.elements(), output_gradient);
+    }
     node.op->backward({in.as_tensors(),
                        {output.shape, output.data},
                        node.saved,
-                       output.gradient,
+                       output_gradient,
                        {grads.data(), in.count},
                        node.attributes,
                        random_,
@@ -179,7 +184,7 @@ void Tape::backward(Var root, const BackwardOptions& options) {
         for (auto i = static_cast<std::size_t>(top.node) + 1; i-- > 0;) {
             Value& output = value(nodes_[i].output);
             if (!output.has_gradient) continue; // the root does not depend on it
-            run_backward(i);
+            run_backward(i, options.keep_gradients);
             if (options.keep_gradients) continue;
             const std::int64_t size = output.shape.elements();
             free_.push_back({output.gradient, size});

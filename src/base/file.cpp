@@ -58,8 +58,8 @@ private:
     int value_;
 };
 
-int open_for_reading(const fs::path& path) {
-    const int descriptor = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
+int open_for_reading(const fs::path& path, int flags = 0) {
+    const int descriptor = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags); });
     if (descriptor < 0) fail(path, "read", errno);
     return descriptor;
 }
@@ -80,7 +80,7 @@ fs::path directory_of(const fs::path& path) { return path.has_parent_path() ? pa
 } // namespace
 
 MappedFile::MappedFile(const fs::path& path) {
-    const Descriptor file(open_for_reading(path));
+    const Descriptor file(open_for_reading(path, O_NONBLOCK)); // does not wait for a named pipe's writer
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) fail(path, "read", errno);
     if (S_ISDIR(status.st_mode)) fail(path, "read", EISDIR);

@@ -144,10 +144,10 @@ constexpr auto kOwnNorms = std::to_array<std::pair<std::string_view, OwnNormConf
 
 void find_own_norm_conflicts(const std::string& path, const NormConfig& norm, const OwnNormConfig& own,
                              std::vector<Conflict>& out) {
-    if (own.eps != 0 && own.eps < kLeastNormEps) {
+    if (own.eps != 0 && own.eps < kLeastEps) {
         out.push_back({{path + ".eps"},
                        path + ".eps " + number_text(own.eps) + " is lost in float; expected 0 or at least " +
-                           number_text(kLeastNormEps)});
+                           number_text(kLeastEps)});
     }
     const NormKind kind = own.kind == OwnNormKind::automatic ? norm.kind : static_cast<NormKind>(own.kind);
     if (kind == NormKind::scalenorm && own.gain == Switch::off) {

@@ -82,6 +82,8 @@ public:
             for (const Moment& moment : learner.optimizer().moments())
                 compare(optim, param.name + "." + std::string(moment.name), param, moment.values);
         }
+        for (const Param& buffer : learner.table().buffers())
+            compare(params, buffer.name, buffer, learner.table().values());
         if (in_checkpoints_ != before) ++result_.differing_checkpoints;
     }
 

@@ -1,5 +1,8 @@
 #include "ballast/train/judged_step.h"
 
+#include <cmath>
+#include <optional>
+
 #include "ballast/base/text.h"
 
 namespace ballast {
@@ -14,6 +17,15 @@ void advance(TrainerState& state, const StepRecord& record) {
     if (record.loss < state.best_loss) {
         state.best_loss = record.loss;
         state.best_loss_step = record.step;
+    }
+}
+
+/// Which batch it was, in the events; and what holds at the step, in its record.
+void label(JudgedStep& judged) {
+    if (!judged.judgement.flags.empty()) judged.step.record.events = judged.judgement.flags;
+    for (Event& event : judged.judgement.events) {
+        event.batch = judged.step.batch;
+        event.batch_checksum = hex_digits(judged.step.batch_checksum);
     }
 }
 
@@ -52,12 +64,18 @@ JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerSta
         advance(state, step.record);
     else
         state.stability = before;
-    if (!judgement.flags.empty()) step.record.events = judgement.flags;
-    for (Event& event : judgement.events) {
-        event.batch = step.batch;
-        event.batch_checksum = hex_digits(step.batch_checksum);
-    }
+    label(result);
     return result;
+}
+
+void judge_validation(JudgedStep& judged, const StabilityRules& rules, TrainerState& state) {
+    const std::optional<double> loss = judged.step.record.val_loss;
+    if (!loss || std::isfinite(*loss)) return;
+    judged.step.non_finite = "the validation loss";
+    judged.judgement.add(judge(rules, state.stability, judged.step.record, judged.step.non_finite));
+    if (rules.config.on_non_finite == Policy::skip) judged.judgement.policy = Policy::stop;
+    judged.made = rules.config.on_non_finite == Policy::go_on;
+    label(judged);
 }
 
 } // namespace ballast

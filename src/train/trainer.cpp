@@ -68,7 +68,12 @@ void Trainer::open_records() {
     records_.clear();
     events_.emplace(directory_.events_path(), state_.step);
     if (probe_) layers_.emplace(directory_.layers_path(), state_.step);
-    records_.push_back(std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step));
+    auto metrics = std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step);
+    if (metrics->kept_step() < state_.step)
+        log_.warn(directory_.metrics_path().string() + ": the records of steps " +
+                  std::to_string(metrics->kept_step() + 1) + " to " + std::to_string(state_.step) +
+                  " are missing; going on without them");
+    records_.push_back(std::move(metrics));
     if (config().log.csv) records_.push_back(std::make_unique<CsvSink>(directory_.csv_path(), state_.step));
     if (config().log.tensorboard) records_.push_back(std::make_unique<TensorBoardSink>(directory_.path(), state_.step));
 }
@@ -119,10 +124,14 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
         state.vocab_size = data->vocab_size();
         state.tokenizer = data->tokenizer();
     }
-    run.write_config(to_json(config));
-    run.write_environment(now);
+    // Where no step is left to make, what the overrides say was never trained with.
+    const bool goes_on = state.step < config.train.steps;
+    if (goes_on) {
+        run.write_config(to_json(config));
+        run.write_environment(now);
+    }
     Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), log);
-    trainer.events_->write(resume_event(trainer.state_.step, diff(before_overrides, config)));
+    if (goes_on) trainer.events_->write(resume_event(trainer.state_.step, diff(before_overrides, config)));
     return trainer;
 }
 
@@ -141,7 +150,10 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
             probe_ && (number == 1 || number % config().stability.probe_every == 0) ? &*probe_ : nullptr;
         JudgedStep judged = judged_step(*learner_, rules_, state_, undo_, probe);
         StepRecord& record = judged.step.record;
-        if (judged.made && due(train.eval_every)) record.val_loss = learner_->validate();
+        if (judged.made && due(train.eval_every)) {
+            record.val_loss = learner_->validate();
+            judge_validation(judged, rules_, state_);
+        }
         if (record.val_loss && *record.val_loss < state_.best_val_loss) {
             state_.best_val_loss = *record.val_loss;
             state_.best_val_step = state_.step;

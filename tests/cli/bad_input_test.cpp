@@ -203,6 +203,7 @@ TEST_CASE("a prompt or a text with characters that the vocabulary lacks") {
     for (const Workplace::Arguments& arguments : {Workplace::Arguments{"--prompt", ""},
                                                   {"--prompt", "the", "--temperature", "-1"},
                                                   {"--prompt", "the", "--top-p", "0"},
+                                                  {"--prompt", "the", "--seed", "-1"},
                                                   {"--prompt", "the", "--top-k", "-2"},
                                                   {"--prompt", "the", "--tokens", "-1"},
                                                   {"--prompt", "the", "--checkpoint", "7"}}) {

@@ -95,6 +95,24 @@ TEST_CASE("parameters that the steps do not lead to are found") {
     CHECK(contains(outcome.out, "differs: 5 records and 1 checkpoint, of steps 16 to 20 "));
 }
 
+TEST_CASE("a batchnorm's statistics that the steps do not lead to are found") {
+    Workplace work;
+    const Workplace::Arguments batchnorm{"--set", "model.norm.kind=batchnorm"};
+    make_run(work, batchnorm);
+    CHECK(verify(work).status == 0);
+    // A whole checkpoint with the same parameters and moments: training does not look at the running statistics.
+    Workplace::Arguments other{"--out", "other", "--set", "model.dropout=0.1", "--set", "model.norm.momentum=0.3"};
+    other.insert(other.end(), batchnorm.begin(), batchnorm.end());
+    REQUIRE(work.run(train_small(other)).status == 0);
+    fs::remove_all(work / "run/checkpoints/step-00000020");
+    fs::rename(work / "other/checkpoints/step-00000020", work / "run/checkpoints/step-00000020");
+    const Outcome outcome = verify(work);
+    CAPTURE(outcome.out, outcome.err);
+    CHECK(outcome.status == 3);
+    CHECK(contains(outcome.out, ".running_mean: "));
+    CHECK_FALSE(contains(outcome.out, ".weight: "));
+}
+
 TEST_CASE("a run that was taken up again, or ended with a value that is not finite, is proven like any other") {
     Workplace work;
     SECTION("taken up again") {

@@ -100,7 +100,7 @@ void require_exact_replays(const std::filesystem::path& run, std::int64_t step, 
 TEST_CASE("runs that go wrong are told from their twins, with the cause, and replayed", "[divergence][long]") {
     set_threads(1); // tiny models, and a test machine is busy
     const TemporaryDirectory directory;
-    std::string table = "run                    verdict     event         first cause\n";
+    std::string table = "run                      verdict     event         first cause\n";
     std::set<std::string> seen;
     std::int64_t found = 0, missed = 0, false_alarms = 0, quiet = 0, causes = 0;
     for (const Case& one : cases())
@@ -112,7 +112,7 @@ TEST_CASE("runs that go wrong are told from their twins, with the cause, and rep
             const RunSummary summary = train(name, run, resume);
             const std::vector<Diagnosis> why = diagnose(read_run(run));
             const std::string event = event_of(run, one.event), cause = why.empty() ? "none" : why.front().cause;
-            table += name + std::string(23 - name.size(), ' ') + summary.verdict +
+            table += name + std::string(25 - name.size(), ' ') + summary.verdict +
                      std::string(12 - summary.verdict.size(), ' ') + event + std::string(14 - event.size(), ' ') +
                      cause + "\n";
             CAPTURE(name, summary.verdict, summary.reason, summary.onset, event, cause);

@@ -180,6 +180,16 @@ TEST_CASE("a finished run is left as it is, and goes on when it is given more st
         CHECK(after.final_loss == before.final_loss);
         CHECK(after.finished == before.finished);
     }
+    { // what it is not trained with does not get into its config
+        const std::string config = content(lab.path("run") / "config.json");
+        for (const char* unused : {"optimizer.lr=9", "train.steps=5"}) {
+            const std::vector<std::string> overrides{unused};
+            Trainer again = Trainer::resume(lab.path("run"), overrides);
+            CHECK(again.is_finished());
+            run_all(again);
+            CHECK(content(lab.path("run") / "config.json") == config);
+        }
+    }
     { // killed between its last checkpoint and its summary
         std::filesystem::remove(lab.path("run") / "summary.json");
         Trainer again = Trainer::resume(lab.path("run"));
@@ -202,6 +212,22 @@ TEST_CASE("a finished run is left as it is, and goes on when it is given more st
           content(checkpoint_path(lab.path("long"), 20) / "params.safetensors"));
 }
 
+TEST_CASE("a run whose records were taken away goes on, and says so", "[train]") {
+    const Lab lab;
+    run_new(lab.config({"train.steps=5"}), lab.path("run"));
+    std::vector<std::string> warnings;
+    const Log log = Log::to([&](LogLevel level, std::string_view message) {
+        if (level == LogLevel::warning) warnings.emplace_back(message);
+    });
+    const std::vector<std::string> more{"train.steps=7"};
+    { const Trainer whole = Trainer::resume(lab.path("run"), more, log); }
+    CHECK(warnings.empty());
+    std::filesystem::remove(lab.path("run") / "metrics.jsonl");
+    { const Trainer robbed = Trainer::resume(lab.path("run"), more, log); }
+    REQUIRE(warnings.size() == 1);
+    CHECK(warnings[0].find("steps 1 to 5 are missing") != std::string::npos);
+}
+
 TEST_CASE("a loss or parameter that is not finite ends the run with a verdict and a whole directory", "[train]") {
     const Lab lab;
     SECTION("a step that throws the parameters out of range") {
@@ -216,6 +242,14 @@ TEST_CASE("a loss or parameter that is not finite ends the run with a verdict an
         CHECK(summary.verdict == "non_finite");
         CHECK(summary.step == 0);
         verify_checkpoint(checkpoint_path(lab.path("run"), 0));
+    }
+    SECTION("a last update that only an evaluation sees the harm of") {
+        const RunSummary summary =
+            run_new(lab.config({"optimizer.lr=1e18", "schedule.kind=constant", "schedule.warmup=0", "train.steps=1"}),
+                    lab.path("run"));
+        CHECK(summary.verdict == "non_finite");
+        CHECK(summary.reason == "step 1: the validation loss is not finite");
+        CHECK(list_checkpoints(lab.path("run")).empty()); // the parameters are finite, but spoilt
     }
     const std::vector<StepRecord> records = read_metrics(lab.path("run") / "metrics.jsonl");
     const std::vector<Event> events = read_events(lab.path("run") / "events.jsonl");

@@ -88,7 +88,7 @@ TEST_CASE("a value of another type is refused", "[config]") {
         "rope, tie_embeddings, bias, dropout or init");
     CHECK(mistake("\"optimizer\": {\"lr\": [1]}") == "c.json:2: optimizer.lr: is [1]; expected a number of at least 0");
     CHECK(mistake("\"optimizer\": {\"betas\": [0.9]}") ==
-          "c.json:2: optimizer.betas: is [0.9]; expected an array of 2 numbers, each of at least 0 and below 1");
+          "c.json:2: optimizer.betas: is [0.9]; expected an array of 2 numbers, each from 0 to 0.9999999");
     CHECK(mistake("\"optimizer\": {\"betas\": [0.9, \"x\"]}").find("is [0.9, \"x\"]; expected") != std::string::npos);
     CHECK(mistake("\"name\": 3") ==
           "c.json:2: name: is 3; expected a name for a directory: not empty, at most 200 bytes, "
@@ -115,6 +115,11 @@ TEST_CASE("a number outside its range is refused with the range", "[config]") {
     CHECK(mistake("\"seed\": -1") == "c.json:2: seed: is -1; expected an integer from 0 to 18446744073709551615");
     CHECK(mistake("\"model\": {\"dropout\": 1}") ==
           "c.json:2: model.dropout: is 1; expected a number of at least 0 and below 1");
+    // What float has no place for: 1 - beta would be 0, and an eps of 0 divides 0 by 0 where there is no gradient.
+    for (const char* lost : {"\"betas\": [0.9, 0.999999999]", "\"momentum\": 0.999999999", "\"eps\": 1e-50"})
+        CHECK(contains(mistake(std::string("\"optimizer\": {") + lost + "}"), "; expected "));
+    CHECK(
+        mistakes("{\"data\": {\"path\": \"x\"},\n\"optimizer\": {\"betas\": [0.9999999, 0], \"eps\": 1e-37}}").empty());
     CHECK(mistake("\"model\": {\"rope\": {\"theta\": 0}}") ==
           "c.json:2: model.rope.theta: is 0; expected a number above 0");
     CHECK(mistake("\"name\": \"a/b\"").find("c.json:2: name: is \"a/b\"; expected a name for a directory") == 0);

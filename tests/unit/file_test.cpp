@@ -124,6 +124,9 @@ TEST_CASE("what cannot be read is named with the reason") {
     CHECK(contains(message_of([&] { MappedFile file(directory.path()); }), "Is a directory"));
     CHECK(contains(message_of([&] { read_file(directory.path()); }), "Is a directory"));
     CHECK(contains(message_of([] { MappedFile file("/dev/null"); }), "not a regular file"));
+    const fs::path pipe = directory / "pipe"; // to which nobody writes
+    REQUIRE(::mkfifo(pipe.c_str(), 0666) == 0);
+    CHECK(contains(message_of([&] { MappedFile file(pipe); }), "not a regular file"));
 }
 
 TEST_CASE("an atomic write replaces the file and leaves nothing else") {

@@ -194,6 +194,22 @@ TEST_CASE("values and gradients in the middle stay readable when they are kept",
     }
 }
 
+TEST_CASE("a gradient that is kept is not what an op made of it", "[autograd]") {
+    // An activation's backward works in place.
+    Tape tape(ops::registry());
+    const std::array<float, 4> weight{0.3F, -0.2F, 0.5F, 0.7F};
+    const std::array<float, 2> x{1, -2};
+    std::array<float, 4> gradient{};
+    std::array<float, 2> cotangent{3, 5};
+    tape.begin(Mode::train);
+    const Var y = ops::linear(tape, tape.constant({1, 2}, x.data()), tape.leaf({2, 2}, weight.data(), gradient.data()),
+                              {}, Activation::gelu);
+    tape.backward(y, {.keep_gradients = true, .cotangent = cotangent.data()});
+    CHECK(tape.gradient(y)[0] == cotangent[0]);
+    CHECK(tape.gradient(y)[1] == cotangent[1]);
+    CHECK(gradient[0] != cotangent[0] * x[0]); // the slope of gelu is in it
+}
+
 TEST_CASE("backward uses the memory of what is dead, and passes repeat their addresses", "[autograd]") {
     constexpr std::int64_t kLength = 40, kElements = 1 << 14;
     const std::vector<float> x(kElements, 1.0F);

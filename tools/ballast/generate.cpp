@@ -72,6 +72,9 @@ void add_generate(CLI::App& app, Action& action) {
         ->capture_default_str();
     command->add_option("--seed", options->sample.seed, "The same seed gives the same text")
         ->type_name("N")
+        ->check([](const std::string& text) { // a negative one would be read as a huge one
+            return text.starts_with('-') ? "Value " + text + " is negative" : std::string();
+        })
         ->capture_default_str();
     add_checkpoint_option(*command, options->checkpoint);
     add_threads_option(*command, options->threads);

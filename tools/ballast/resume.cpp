@@ -25,7 +25,8 @@ int resume(const ResumeOptions& options) {
     ballast::Trainer trainer = ballast::Trainer::resume(options.run, options.overrides, log);
     const ballast::Config& config = trainer.config();
     if (trainer.is_finished()) {
-        display.line(options.run + ": has made all of its " + std::to_string(config.train.steps) + " steps");
+        display.line(options.run + ": has made all of its " + std::to_string(trainer.state().step) +
+                     " steps; nothing has changed");
         display.line("next: " + extend_command(options.run, trainer.state().step));
         return kDone;
     }

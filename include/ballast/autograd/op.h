@@ -75,7 +75,7 @@ struct BackwardCall {
     std::span<const Tensor> inputs;
     Tensor output;
     const real* saved;
-    real* output_grad; ///< complete; may be overwritten, nobody reads it afterwards
+    real* output_grad; ///< complete; may be overwritten, nobody reads it afterwards (a copy where it is to be kept)
     std::span<const Grad> input_grads;
     const Attributes& attributes;
     RandomKey random;

@@ -127,7 +127,7 @@ private:
     Value& value(Var v);
     bool plans() const { return arena_.backing() == Arena::Backing::none; }
     real* take_buffer(std::int64_t elements);
-    void run_backward(std::size_t node_index);
+    void run_backward(std::size_t node_index, bool keep_gradient);
 
     std::span<const OpDef* const> registry_;
     Mode mode_ = Mode::eval;

@@ -184,7 +184,10 @@ constexpr auto values_of(ScheduleKind) {
 }
 
 /// Smaller ones are 0 or denormal in float: nothing that is added to could tell.
-inline constexpr double kLeastNormEps = 1e-37;
+inline constexpr double kLeastEps = 1e-37;
+
+/// Larger ones are 1 in float: what decays with them takes in nothing new.
+inline constexpr double kLargestDecayRate = 0.9999999;
 
 enum class Policy { stop, skip, rewind, go_on };
 constexpr auto values_of(Policy) {
@@ -291,7 +294,7 @@ struct NormConfig {
     BALLAST_KEY(depth_scale, "A factor on the output of every norm in front of a sublayer.");
     double eps = 1e-5;
     BALLAST_KEY(eps, "Added to the variance or mean square, inside the root; scalenorm: the least length.",
-                at_least(kLeastNormEps));
+                at_least(kLeastEps));
     bool gain = true;
     BALLAST_KEY(gain, "Whether a norm has a trained factor per feature; scalenorm always has its one.");
     Switch bias = Switch::automatic;
@@ -421,15 +424,15 @@ struct OptimizerConfig {
     double lr = 1e-3;
     BALLAST_KEY(lr, "Learning rate after the warm-up.", at_least(0));
     std::array<double, 2> betas = {0.9, 0.99};
-    BALLAST_KEY(betas, "adamw: decay rates of the mean gradient and the mean square.", at_least(0).below(1));
+    BALLAST_KEY(betas, "adamw: decay rates of the mean gradient and the mean square.", between(0, kLargestDecayRate));
     double eps = 1e-8;
-    BALLAST_KEY(eps, "adamw: added to the root of the mean squared gradient.", above(0));
+    BALLAST_KEY(eps, "adamw: added to the root of the mean squared gradient.", at_least(kLeastEps));
     double weight_decay = 0.1;
     BALLAST_KEY(weight_decay, "Pull of matrices and embeddings towards 0; gains and biases are exempt.", at_least(0));
     DecayKind decay = DecayKind::coupled;
     BALLAST_KEY(decay, "Whether the weight decay of a step follows `lr`.");
     double momentum = 0.9;
-    BALLAST_KEY(momentum, "sgd: decay rate of the running gradient.", at_least(0).below(1));
+    BALLAST_KEY(momentum, "sgd: decay rate of the running gradient.", between(0, kLargestDecayRate));
     bool nesterov = false;
     BALLAST_KEY(nesterov, "sgd: whether to look one step ahead.");
     double clip = 1.0;

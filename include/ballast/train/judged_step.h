@@ -21,4 +21,9 @@ struct JudgedStep {
 JudgedStep judged_step(Learner& learner, const StabilityRules& rules, TrainerState& state, Snapshot& undo,
                        LayerProbe* probe = nullptr);
 
+/// Judges the validation loss in a made step's record. One that is not finite tells of parameters that the update has
+/// spoilt although each of them is finite: the step does not count then, and as its update cannot be dropped any more,
+/// `skip` stops. With on_non_finite `continue` this is an event and no more.
+void judge_validation(JudgedStep& judged, const StabilityRules& rules, TrainerState& state);
+
 } // namespace ballast

@@ -28,8 +28,9 @@ public:
     static Trainer start(const Config& config, const std::filesystem::path& directory, const Log& log = {});
 
     /// Goes on from the newest whole checkpoint of a run, or from the beginning when there is none. `overrides` are
-    /// `--set` settings on top of the run's config. The finished run equals one that was never interrupted, to the bit.
-    /// Throws UsageError when it is no run or another process works on it, DataError when the data has changed,
+    /// `--set` settings on top of the run's config, which takes them in unless there is no step left to make. Records
+    /// that should be there and are not are warned of. The finished run equals one that was never interrupted, to the
+    /// bit. Throws UsageError when it is no run or another process works on it, DataError when the data has changed,
     /// CheckpointError when an override changes the architecture.
     static Trainer resume(const std::filesystem::path& directory, std::span<const std::string> overrides = {},
                           const Log& log = {});
