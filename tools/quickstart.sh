@@ -49,7 +49,8 @@ echo
 echo "== Result"
 awk -v loss="$(number final_val_loss $run/summary.json)" -v floor="$(number validation_nats_per_char data/tiny_tales.json)" '
 BEGIN {
-    printf "validation loss  %.3f nats a character\n", loss
+    if (loss == "") print "validation loss  not finite"
+    else printf "validation loss  %.3f nats a character\n", loss
     printf "entropy floor    %.3f nats a character: what is left when the rules of the corpus are known\n", floor
 }'
 echo

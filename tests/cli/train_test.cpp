@@ -289,6 +289,16 @@ TEST_CASE("a disk that is full keeps the checkpoint before") {
     CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010", "step-00000020"});
 }
 
+TEST_CASE("output that cannot be written is told of in the end, and the run is trained all the same") {
+    Workplace work;
+    work.write_small_run(R"("steps": 10, "checkpoint_every": 10)");
+    const Outcome outcome = work.run(train_small(), [] { ::dup2(::open("/dev/full", O_WRONLY), STDOUT_FILENO); });
+    CAPTURE(outcome.err);
+    CHECK(outcome.status == 1);
+    CHECK(contains(outcome.err, "standard output: "));
+    CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010"});
+}
+
 TEST_CASE("on a terminal there is one live line that fits it") {
     Workplace work;
     work.write_small_run(R"("steps": 1000, "checkpoint_every": 500)");

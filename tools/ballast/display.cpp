@@ -1,6 +1,7 @@
 #include "display.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -95,10 +96,11 @@ void Display::event(const Event& event) {
 
 std::string Display::step_line(const StepRecord& record) const {
     const int digits = static_cast<int>(std::to_string(train_.steps).size());
-    std::string text = format("step %*lld/%lld  loss %.4f  lr %.2e  grad %.3g  %s tok/s", digits,
-                              static_cast<long long>(record.step), static_cast<long long>(train_.steps), record.loss,
-                              record.lr, record.gradient_norm, short_count(record.tokens_per_second).c_str());
-    if (record.val_loss) text += format("  val %.4f", *record.val_loss);
+    std::string text =
+        format("step %*lld/%lld  loss %.4f  lr %.2e  grad %.3g  %s tok/s", digits, static_cast<long long>(record.step),
+               static_cast<long long>(train_.steps), unsigned_nan(record.loss), record.lr,
+               unsigned_nan(record.gradient_norm), short_count(record.tokens_per_second).c_str());
+    if (record.val_loss) text += format("  val %.4f", unsigned_nan(*record.val_loss));
     return text;
 }
 
@@ -182,8 +184,8 @@ void Display::put(std::string_view text) {
     if (reader_left_) return;
     std::fwrite(text.data(), 1, text.size(), stdout);
     if (std::fflush(stdout) == 0) return;
-    reader_left_ = true;
-    std::clearerr(stdout);
+    reader_left_ = true; // or the disk is full: training goes on, and the end of the program tells
+    if (errno == EPIPE) std::clearerr(stdout);
 }
 
 Log Display::log() {

@@ -19,6 +19,8 @@ std::string format(const char* pattern, ...) {
     return {text.data(), static_cast<std::size_t>(size)};
 }
 
+double unsigned_nan(double value) { return std::isnan(value) ? std::abs(value) : value; }
+
 std::string grouped(std::int64_t value) {
     std::string text = std::to_string(value);
     const std::size_t first = value < 0 ? 1 : 0;

@@ -9,6 +9,9 @@
 /// printf into a string.
 [[gnu::format(printf, 1, 2)]] std::string format(const char* pattern, ...);
 
+/// A NaN without the sign that printf would show, which says nothing; other values as they are.
+double unsigned_nan(double value);
+
 /// "1,234,567".
 std::string grouped(std::int64_t value);
 /// Three digits and a suffix for thousands, millions, billions: "12.3k".

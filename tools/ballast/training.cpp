@@ -66,10 +66,10 @@ std::string result_line(const RunSummary& summary, const Trainer& trainer) {
     else if (!summary.reason.empty())
         text = summary.verdict + " (" + summary.reason + "): step " + std::to_string(summary.step);
     if (!summary.onset.empty()) text += ", began at " + summary.onset;
-    if (summary.step > 0) text += format(", loss %.4f", summary.final_loss);
+    if (summary.step > 0) text += format(", loss %.4f", unsigned_nan(summary.final_loss));
     const double entropy = trainer.data().unigram_entropy();
     if (summary.final_val_loss)
-        text += format(", val loss %.4f (unigram entropy %.4f)", *summary.final_val_loss, entropy);
+        text += format(", val loss %.4f (unigram entropy %.4f)", unsigned_nan(*summary.final_val_loss), entropy);
     else if (summary.best_val_loss)
         text += format(", best val loss %.4f at step %lld (unigram entropy %.4f)", *summary.best_val_loss,
                        static_cast<long long>(summary.best_val_step), entropy);
