@@ -19,7 +19,7 @@
 //       },
 //       "variants": {                                // each a set of keys, as a section or as a dotted path
 //         "plain": {},
-//         "qk-norm": {"model.qk_norm": "layernorm", "loss": {"z_loss": 1e-4}}
+//         "qk-norm": {"model.qk_norm": "head", "loss": {"z_loss": 1e-4}}
 //       },
 //       "seeds": [1, 2, 3]                           // left out: that of the base
 //     }
