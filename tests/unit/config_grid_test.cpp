@@ -161,10 +161,10 @@ TEST_CASE("names that are alike, or no names for files, stay apart") {
     const Place place;
     const Grid grid = place.grid(R"({"base": {"extends": "base.json", "model.norm.placement": "sandwich"}, "grid": {
         "model.norm.pre.eps": [1e-5, 1e-6], "model.norm.out.eps": [0.5]}, "variants": {"a/b": {}, "a b": {"log.csv": true}}})");
-    CHECK(names(grid) == std::vector<std::string>{"model.norm.pre.eps=0.00001,model.norm.out.eps=0.5,variant=a-b",
-                                                  "model.norm.pre.eps=0.00001,model.norm.out.eps=0.5,variant=a-b~2",
-                                                  "model.norm.pre.eps=0.000001,model.norm.out.eps=0.5,variant=a-b",
-                                                  "model.norm.pre.eps=0.000001,model.norm.out.eps=0.5,variant=a-b~2"});
+    CHECK(names(grid) == std::vector<std::string>{"model.norm.pre.eps=1e-05,model.norm.out.eps=0.5,variant=a-b",
+                                                  "model.norm.pre.eps=1e-05,model.norm.out.eps=0.5,variant=a-b~2",
+                                                  "model.norm.pre.eps=1e-06,model.norm.out.eps=0.5,variant=a-b",
+                                                  "model.norm.pre.eps=1e-06,model.norm.out.eps=0.5,variant=a-b~2"});
 }
 
 TEST_CASE("mistakes are named at their line, before anything runs") {
