@@ -38,20 +38,26 @@ struct SweepOptions {
     bool dry_run = false;
 };
 
-/// Vocabularies of data that was read; cells share it.
-class Vocabularies {
+/// What is known of data that was read; cells share it.
+class KnownData {
 public:
-    std::int64_t of(const Config& config) {
+    struct Facts {
+        std::int64_t vocabulary = 0;
+        std::int64_t process_bytes = 0; ///< of a process that holds it
+    };
+
+    const Facts& of(const Config& config) {
         Config data; // what the reading of data depends on
         data.data = config.data;
         data.model.context = config.model.context;
-        const auto [entry, fresh] = sizes_.emplace(to_json(data), 0);
-        if (fresh) entry->second = Dataset(data_options(config)).vocab_size();
-        return entry->second;
+        const std::string key = to_json(data);
+        if (const auto known = facts_.find(key); known != facts_.end()) return known->second;
+        const Dataset dataset(data_options(config));
+        return facts_[key] = {dataset.vocab_size(), resident_memory()};
     }
 
 private:
-    std::map<std::string, std::int64_t> sizes_;
+    std::map<std::string, Facts> facts_;
 };
 
 /// Bytes that each cell's process needs. Throws UsageError naming the cells whose data cannot be used, or which do not
@@ -60,12 +66,12 @@ std::vector<double> memory_of_cells(const Grid& grid, const std::string& file) {
     std::vector<double> bytes;
     std::vector<std::string> problems;
     std::set<std::string> known;
-    Vocabularies vocabularies;
+    KnownData data;
     const std::int64_t limit = memory_limit();
     for (const GridCell& cell : grid.cells) {
         try {
-            const std::int64_t vocabulary = vocabularies.of(cell.config);
-            const MemoryEstimate estimate = estimate_memory(cell.config, vocabulary, resident_memory());
+            const KnownData::Facts& facts = data.of(cell.config);
+            const MemoryEstimate estimate = estimate_memory(cell.config, facts.vocabulary, facts.process_bytes);
             require_memory(estimate, limit);
             bytes.push_back(estimate.bytes());
         } catch (const Error& error) {
