@@ -1,5 +1,6 @@
 #include "ballast/lab/run_result.h"
 
+#include <algorithm>
 #include <cmath>
 #include <system_error>
 #include <vector>
@@ -73,8 +74,11 @@ RunResult read_result(const fs::path& run, const Config& config) {
     if (summary.verdict == "interrupted") return result;
     const bool diverged = summary.verdict == "diverged" || summary.verdict == "non_finite";
     result.state = diverged ? RunState::diverged : RunState::done;
-    result.by_validation = summary.best_val_loss.has_value() || summary.final_val_loss.has_value();
-    if (summary.step == config.train.steps)
+    const bool all_steps = summary.step == config.train.steps;
+    // A run that ends before its first evaluation has no validation loss where others of its kind have one.
+    result.by_validation = summary.best_val_loss.has_value() || summary.final_val_loss.has_value() ||
+                           (!all_steps && config.data.val_fraction > 0);
+    if (all_steps)
         result.final_loss = result.by_validation ? finite(summary.final_val_loss)
                                                  : mean_of_last_losses(directory.metrics_path(), config.train.steps);
     result.best_loss = finite(result.by_validation ? summary.best_val_loss : summary.best_loss);

@@ -26,7 +26,7 @@ constexpr int kSteps = 40;
 void write_sweep(const Workplace& work, const std::string& more = "", int steps = kSteps) {
     write(work / "sweep.json", R"({
   "name": "little",
-  "base": {"extends": "small.json", "model.position": "none", "schedule.kind": "constant",
+  "base": {"extends": "small.json", "schedule.kind": "constant",
            "train": {"checkpoint_every": 5, "steps": )" +
                                    std::to_string(steps) + R"(}, "stability.divergence_window": 5},
   "grid": {"model.norm.placement": ["pre", "none"],

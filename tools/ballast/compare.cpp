@@ -1,5 +1,6 @@
 #include "ballast/lab/compare.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -119,16 +120,17 @@ void print_arms(const RunComparison& what) {
     const std::string loss = what.by_validation ? "val loss" : "loss";
     std::printf("\nmean over seeds ± standard deviation\n");
     std::vector<std::vector<std::string>> rows{{"arm", "runs", "verdicts", "final " + loss, "best " + loss,
-                                                "loss spikes", "grad spikes", "steps to loss", "tokens/s", "norms",
-                                                "norm traffic"}};
+                                                "spike scores", "steps to loss", "tokens/s", "norms", "norm traffic"}};
     for (const ComparedArm& arm : what.arms)
         rows.push_back({arm.letter, std::to_string(arm.runs.size()), verdicts_text(arm),
                         with_spread(arm.final_loss, "%.4f"), with_spread(arm.best_loss, "%.4f"),
-                        with_spread(arm.loss_spike_score, "%.4f"), with_spread(arm.gradient_spike_score, "%.4f"),
-                        steps_text(arm), speed_text(arm.tokens_per_second), std::to_string(arm.norm_cost.norms),
+                        format("%.4f, %.4f", arm.loss_spike_score.mean, arm.gradient_spike_score.mean), steps_text(arm),
+                        speed_text(arm.tokens_per_second), std::to_string(arm.norm_cost.norms),
                         byte_size(arm.norm_cost.bytes_per_step)});
-    print_table(rows, {false, true, false, true, true, true, true, true, true, true, true});
-    if (what.target_loss) std::printf("  steps to a %s of %.4f\n", loss.c_str(), *what.target_loss);
+    print_table(rows, {false, true, false, true, true, true, true, true, true, true});
+    std::printf("  spike scores: of the loss, of the gradient norm");
+    if (what.target_loss) std::printf("; steps to a %s of %.4f", loss.c_str(), *what.target_loss);
+    std::printf("; norm traffic: of a step\n");
     if (!what.environment.empty()) {
         std::string facts;
         for (const std::string& fact : what.environment)
@@ -137,7 +139,21 @@ void print_arms(const RunComparison& what) {
     }
 }
 
-std::string first_ones(const std::vector<std::string>& names) {
+/// The names of one tensor of every block are one: "blocks.*.ffn.pre_norm.gain [32]".
+std::vector<std::string> by_kind(const std::vector<std::string>& names) {
+    std::vector<std::string> kinds;
+    for (const std::string& name : names) {
+        std::string kind = name;
+        const std::size_t begin = kind.find('.') + 1;
+        const std::size_t end = kind.find('.', begin);
+        if (kind.starts_with("blocks.") && end != std::string::npos) kind.replace(begin, end - begin, "*");
+        if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(std::move(kind));
+    }
+    return kinds;
+}
+
+std::string first_ones(const std::vector<std::string>& all) {
+    const std::vector<std::string> names = by_kind(all);
     constexpr std::size_t kMostShown = 3;
     std::string text;
     for (std::size_t i = 0; i < std::min(names.size(), kMostShown); ++i)
