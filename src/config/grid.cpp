@@ -188,12 +188,12 @@ private:
         static constexpr auto kKeys = std::to_array<std::string_view>({"name", "base", "grid", "variants", "seeds"});
         if (!is_object(root, root.line, "", "an object with the keys " + any_of(kKeys))) return;
         name_ = file_.stem().string();
-        bool has_base = false;
-        for (const JsonMember* member : members_of(root, "")) {
+        const std::vector<const JsonMember*> members = members_of(root, "");
+        for (const JsonMember* member : members) {
             if (member->key == "name")
                 read_name(*member);
             else if (member->key == "base")
-                read_base(*member), has_base = true;
+                read_base(*member);
             else if (member->key == "grid")
                 read_grid(*member);
             else if (member->key == "variants")
@@ -203,7 +203,7 @@ private:
             else
                 report_unknown(*member, kKeys);
         }
-        if (!has_base)
+        if (std::none_of(members.begin(), members.end(), [](const auto* member) { return member->key == "base"; }))
             report(0, "base", "is missing; expected a config file's path, or an object with a config's keys");
         if (axes_.empty() && seeds_.empty() && problems_.empty())
             report(0, "", "makes one run alone; expected `grid`, `variants` or `seeds`");

@@ -279,13 +279,14 @@ TEST_CASE("a run that fails is named, and the others go on") {
 TEST_CASE("on a terminal a sweep shows a live table that it takes away again") {
     Workplace work;
     work.write_small_run();
-    write_sweep(work, "", 3000);
-    const Outcome outcome = work.run_on_terminal(sweep("s", {"--set", "stability.probe_every=0"}), 100);
+    write_sweep(work, "", 1000);
+    const Outcome outcome = work.run_on_terminal(
+        sweep("s", {"--set", "stability.probe_every=0", "--set", "train.checkpoint_every=500"}), 100);
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.out, " running, "));
     CHECK(contains(outcome.out, " diverged"));
     CHECK(contains(outcome.out, "ETA "));
-    CHECK(contains(outcome.out, "/3000"));
+    CHECK(contains(outcome.out, "/1000"));
     CHECK(contains(outcome.out, "\x1b[J"));
     CHECK_FALSE(contains(outcome.out.substr(outcome.out.find("8/8 ")), " running, "));
 }
