@@ -288,7 +288,7 @@ TEST_CASE("on a terminal a sweep shows a live table that it takes away again") {
     CHECK(contains(outcome.out, "ETA "));
     CHECK(contains(outcome.out, "/1000"));
     CHECK(contains(outcome.out, "\x1b[J"));
-    CHECK_FALSE(contains(outcome.out.substr(outcome.out.find("8/8 ")), " running, "));
+    CHECK(outcome.out.rfind(" running, ") < outcome.out.rfind("\x1b[J"));
 }
 
 TEST_CASE("the sweeps that are shipped are sweeps") {
