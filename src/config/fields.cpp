@@ -137,6 +137,23 @@ bool usable_as_file_name(std::string_view text) {
 
 } // namespace
 
+const Field* find_key(const Field& section, std::string_view name) {
+    for (const Field& field : section.fields) {
+        if (field.name == name) return &field;
+    }
+    return nullptr;
+}
+
+const Field* find_path(const Field& root, std::string_view path) {
+    const Field* field = &root;
+    while (field && !path.empty()) {
+        const std::size_t dot = path.find('.');
+        field = find_key(*field, path.substr(0, dot));
+        path = dot == std::string_view::npos ? "" : path.substr(dot + 1);
+    }
+    return field;
+}
+
 std::vector<std::string_view> Field::label_names() const {
     std::vector<std::string_view> names;
     for (const Label& label : labels)

@@ -61,6 +61,12 @@ struct Field {
 /// The whole config as a section.
 Field config_fields();
 
+/// The key of a section, or null.
+const Field* find_key(const Field& section, std::string_view name);
+
+/// The key at a dotted path, or null; the root itself for the empty path.
+const Field* find_path(const Field& root, std::string_view path);
+
 /// The values and lists of a section, without the sections themselves, in the order of declaration.
 std::vector<const Field*> leaves(const Field& section);
 

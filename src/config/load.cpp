@@ -171,24 +171,6 @@ std::optional<Value> decode(const Field& field, const JsonNode& node) {
     return std::visit(Decode{field, node}, field.initial);
 }
 
-const Field* find_key(const Field& section, std::string_view name) {
-    for (const Field& field : section.fields) {
-        if (field.name == name) return &field;
-    }
-    return nullptr;
-}
-
-/// The key at a dotted path, or null.
-const Field* find_path(const Field& root, std::string_view path) {
-    const Field* field = &root;
-    while (field && !path.empty()) {
-        const std::size_t dot = path.find('.');
-        field = find_key(*field, path.substr(0, dot));
-        path = dot == std::string_view::npos ? "" : path.substr(dot + 1);
-    }
-    return field;
-}
-
 void collect_fields(const Field& section, std::vector<const Field*>& out) {
     for (const Field& field : section.fields) {
         out.push_back(&field);

@@ -4,8 +4,8 @@
 #include "program.h"
 
 namespace {
-const std::vector<std::string> kCommands = {"train",  "resume",  "eval",  "generate",
-                                            "verify", "explain", "check", "schema"};
+const std::vector<std::string> kCommands = {"train",   "resume", "eval",    "generate", "verify",
+                                            "explain", "sweep",  "compare", "check",    "schema"};
 }
 
 TEST_CASE("every command explains itself with an example") {
@@ -31,7 +31,7 @@ TEST_CASE("a mistyped command line is one line on standard error and exit status
         {{"trian", "x.json"}, "trian: no such command; did you mean train?"},
         {{"frobnicate"},
          "frobnicate: no such command; expected train, resume, eval, generate, verify, explain, diagnose, replay, "
-         "check or schema"},
+         "sweep, compare, check or schema"},
         {{"train"}, "CONFIG is required"},
         {{"train", "small.json", "--step=3"}, "--step: no such option"},
         {{"train", "small.json", "--thread", "2"}, "--thread: no such option; did you mean --threads?"},
@@ -44,6 +44,10 @@ TEST_CASE("a mistyped command line is one line on standard error and exit status
         {{"train", "small.json", "--set"}, "--set"},
         {{"eval", "small.json", "--split", "test"}, "--split: "},
         {{"generate", "small.json"}, "--prompt is required"},
+        {{"sweep"}, "SWEEP is required"},
+        {{"sweep", "s.json", "--jobs", "0"}, "--jobs: "},
+        {{"compare"}, "RUN is required"},
+        {{"compare", "a", "b", "--to-loss", "low"}, "--to-loss"},
     }));
     CAPTURE(arguments);
     const Outcome outcome = work.run(arguments);

@@ -345,7 +345,8 @@ TEST_CASE("the shipped schema, reference and configs are those of this program")
     CHECK(work.run({"schema", "--records"}).out == content(source / "docs/records.md"));
     Workplace::Arguments words{"check"};
     for (const fs::directory_entry& entry : fs::recursive_directory_iterator(source / "configs"))
-        if (entry.path().extension() == ".json") words.push_back(entry.path().string());
+        if (entry.path().extension() == ".json" && entry.path().parent_path().filename() != "sweep")
+            words.push_back(entry.path().string());
     const Outcome outcome = work.run(words);
     CAPTURE(outcome.err);
     CHECK(outcome.status == 0);

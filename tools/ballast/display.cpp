@@ -36,12 +36,6 @@ bool is_utf8_locale() {
     return false;
 }
 
-std::size_t terminal_width() {
-    winsize size{};
-    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
-    return size.ws_col;
-}
-
 constexpr auto kRedrawInterval = std::chrono::milliseconds(100);
 constexpr double kFading = 0.95;
 
@@ -53,6 +47,34 @@ Terminal Terminal::of_output() {
     terminal.color = terminal.live && may_color();
     terminal.unicode = terminal.live && is_utf8_locale();
     return terminal;
+}
+
+std::size_t terminal_width() {
+    winsize size{};
+    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
+    return size.ws_col;
+}
+
+std::string progress_bar(const Terminal& terminal, double share, std::size_t width) {
+    const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
+    const std::string_view full = terminal.unicode ? "━" : "=";
+    const std::string_view empty = terminal.unicode ? "─" : "-";
+    std::string done, left;
+    for (std::size_t i = 0; i < width; ++i)
+        (i < filled ? done : left) += i < filled ? full : empty;
+    if (!terminal.color) return done + left;
+    return "\x1b[36m" + done + "\x1b[0;2m" + left + "\x1b[0m";
+}
+
+std::size_t shown_columns(std::string_view text) {
+    std::string plain;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '\x1b')
+            i = text.find('m', i);
+        else
+            plain += text[i];
+    }
+    return columns_of(plain);
 }
 
 Log stderr_log() { return Log::to_stderr(is_terminal(stderr) && may_color()); }
@@ -111,18 +133,6 @@ std::optional<double> Display::seconds_left() const {
     return spent / static_cast<double>(timed) * static_cast<double>(train_.steps - step_);
 }
 
-std::string Display::bar(std::size_t width) const {
-    const double share = train_.steps > 0 ? static_cast<double>(step_) / static_cast<double>(train_.steps) : 1;
-    const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
-    const std::string_view full = terminal_.unicode ? "━" : "=";
-    const std::string_view empty = terminal_.unicode ? "─" : "-";
-    std::string done, left;
-    for (std::size_t i = 0; i < width; ++i)
-        (i < filled ? done : left) += i < filled ? full : empty;
-    if (!terminal_.color) return done + left;
-    return "\x1b[36m" + done + "\x1b[0;2m" + left + "\x1b[0m";
-}
-
 std::string Display::live_line(std::size_t width) const {
     // What does not fit is left out, from the end; what remains of the line goes to the bar.
     std::vector<std::string> parts;
@@ -142,7 +152,8 @@ std::string Display::live_line(std::size_t width) const {
     }
     const std::size_t used = columns_of(text) + 2;
     if (used + kShortestBar > width) return text;
-    return bar(std::min(width - used, kLongestBar)) + "  " + text;
+    const double share = train_.steps > 0 ? static_cast<double>(step_) / static_cast<double>(train_.steps) : 1;
+    return progress_bar(terminal_, share, std::min(width - used, kLongestBar)) + "  " + text;
 }
 
 void Display::draw(bool now) {
@@ -155,14 +166,7 @@ void Display::draw(bool now) {
     // The last column stays free: some terminals wrap as soon as it is filled.
     const std::string text = live_line(width > 1 ? width - 1 : 1);
     put(text);
-    std::string plain; // without the colours
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\x1b')
-            i = text.find('m', i);
-        else
-            plain += text[i];
-    }
-    shown_ = columns_of(plain);
+    shown_ = shown_columns(text);
 }
 
 void Display::clear() {

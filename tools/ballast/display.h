@@ -20,6 +20,15 @@ struct Terminal {
     static Terminal of_output();
 };
 
+/// Columns of the terminal that standard output is; 80 where it is none.
+std::size_t terminal_width();
+
+/// A bar of `width` columns whose part `share`, 0 to 1, is full.
+std::string progress_bar(const Terminal& terminal, double share, std::size_t width);
+
+/// Columns that a text takes whose colours take none.
+std::size_t shown_columns(std::string_view text);
+
 /// Standard error with coloured prefixes where it is a terminal that may have colours.
 ballast::Log stderr_log();
 
@@ -60,7 +69,6 @@ private:
     void put(std::string_view text);
     std::string live_line(std::size_t width) const;
     std::string step_line(const ballast::StepRecord& record) const;
-    std::string bar(std::size_t width) const;
     std::optional<double> seconds_left() const;
 
     Terminal terminal_;

@@ -17,6 +17,7 @@
 #include "command.h"
 #include "format.h"
 #include "json.h"
+#include "table.h"
 #include "training.h"
 
 using namespace ballast;
@@ -76,24 +77,6 @@ NormShare share_of(const NormCost& cost) {
 std::string shape_text(const Shape& shape) {
     std::string text = shape.text();
     return text.size() > 2 && text.front() == '[' ? text.substr(1, text.size() - 2) : text;
-}
-
-void print_table(const std::vector<std::vector<std::string>>& rows, const std::vector<bool>& right) {
-    std::vector<std::size_t> widths;
-    for (const auto& row : rows)
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            if (i == widths.size()) widths.push_back(0);
-            widths[i] = std::max(widths[i], columns_of(row[i]));
-        }
-    for (const auto& row : rows) {
-        std::string line;
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            const std::string padding(widths[i] - columns_of(row[i]), ' ');
-            line += (i > 0 ? "  " : "") + (right[i] ? padding + row[i] : row[i] + padding);
-        }
-        line.erase(line.find_last_not_of(' ') + 1);
-        std::printf("  %s\n", line.c_str());
-    }
 }
 
 std::string blocks_text(const Config& config, const BlockEquations& block, std::size_t groups) {

@@ -35,6 +35,8 @@ int run(int argc, char** argv) {
     add_explain(app, action);
     add_diagnose(app, action);
     add_replay(app, action);
+    add_sweep(app, action);
+    add_compare(app, action);
     add_check(app, action);
     add_schema(app, action);
     try {

@@ -1,0 +1,210 @@
+#include "ballast/lab/sweep.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ballast/base/error.h"
+#include "ballast/base/memory.h"
+#include "ballast/base/parallel.h"
+#include "ballast/base/text.h"
+#include "ballast/config/describe.h"
+#include "ballast/lab/sweep_table.h"
+#include "ballast/train/learner.h"
+#include "ballast/train/memory.h"
+#include "command.h"
+#include "format.h"
+#include "sweep_display.h"
+#include "sweep_runner.h"
+#include "table.h"
+
+using namespace ballast;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct SweepOptions {
+    std::string sweep;
+    std::string out;
+    std::vector<std::string> overrides;
+    int jobs = 0;
+    int threads = 0;
+    bool dry_run = false;
+};
+
+/// What is known of data that was read; cells share it.
+class KnownData {
+public:
+    struct Facts {
+        std::int64_t vocabulary = 0;
+        std::int64_t process_bytes = 0; ///< of a process that holds it
+    };
+
+    const Facts& of(const Config& config) {
+        Config data; // what the reading of data depends on
+        data.data = config.data;
+        data.model.context = config.model.context;
+        const std::string key = to_json(data);
+        if (const auto known = facts_.find(key); known != facts_.end()) return known->second;
+        const Dataset dataset(data_options(config));
+        return facts_[key] = {dataset.vocab_size(), resident_memory()};
+    }
+
+private:
+    std::map<std::string, Facts> facts_;
+};
+
+/// Bytes that each cell's process needs. Throws UsageError naming the cells whose data cannot be used, or which do not
+/// fit into memory.
+std::vector<double> memory_of_cells(const Grid& grid, const std::string& file) {
+    std::vector<double> bytes;
+    std::vector<std::string> problems;
+    std::set<std::string> known;
+    KnownData data;
+    const std::int64_t limit = memory_limit();
+    for (const GridCell& cell : grid.cells) {
+        try {
+            const KnownData::Facts& facts = data.of(cell.config);
+            const MemoryEstimate estimate = estimate_memory(cell.config, facts.vocabulary, facts.process_bytes);
+            require_memory(estimate, limit);
+            bytes.push_back(estimate.bytes());
+        } catch (const Error& error) {
+            if (known.insert(error.what()).second)
+                problems.push_back(file + ": cell " + cell.name + ": " + error.what());
+        }
+    }
+    if (problems.empty()) return bytes;
+    std::string text;
+    for (const std::string& problem : problems)
+        text += (text.empty() ? "" : "\n") + problem;
+    throw UsageError(text);
+}
+
+int list_cells(const Grid& grid, const std::vector<double>& memory) {
+    std::vector<std::vector<std::string>> rows = {{"run", "steps", "memory"}};
+    for (std::size_t i = 0; i < grid.cells.size(); ++i)
+        rows.push_back({grid.cells[i].name, grouped(grid.cells[i].config.train.steps), byte_size(memory[i])});
+    print_table(rows, {false, true, true});
+    const double most = *std::max_element(memory.begin(), memory.end());
+    std::printf("%zu runs; %d processors; %s of memory, the largest run needs %s\n", grid.cells.size(),
+                available_processors(), byte_size(static_cast<double>(memory_limit())).c_str(),
+                byte_size(most).c_str());
+    return kDone;
+}
+
+std::string loss_text(const Sample& sample) {
+    if (sample.count == 0) return "";
+    return format("%.4f", sample.mean) + (sample.deviation ? format(" ± %.4f", *sample.deviation) : "");
+}
+
+/// A line for each group of cells that differ in the seed alone.
+void print_arms(const Grid& grid, const std::vector<SweepRow>& rows) {
+    struct Arm {
+        std::vector<Setting> settings;
+        std::int64_t runs = 0, diverged = 0;
+        std::vector<double> final_losses, best_losses;
+    };
+    std::vector<Arm> arms;
+    for (const SweepRow& row : rows) {
+        if (arms.empty() || arms.back().settings != row.run.settings) arms.push_back({row.run.settings, 0, 0, {}, {}});
+        Arm& arm = arms.back();
+        arm.runs += row.result.has_ended() ? 1 : 0;
+        arm.diverged += row.result.state == RunState::diverged ? 1 : 0;
+        if (row.result.final_loss) arm.final_losses.push_back(*row.result.final_loss);
+        if (row.result.best_loss) arm.best_losses.push_back(*row.result.best_loss);
+    }
+    std::vector<std::string> head(grid.axes.begin(), grid.axes.end());
+    std::vector<bool> right(head.size(), false);
+    head.insert(head.end(), {"runs", "diverged", "final loss", "best loss"});
+    right.insert(right.end(), {true, true, true, true});
+    std::vector<std::vector<std::string>> lines{std::move(head)};
+    for (const Arm& arm : arms) {
+        std::vector<std::string> line;
+        for (const Setting& setting : arm.settings)
+            line.push_back(setting.value);
+        line.insert(line.end(), {std::to_string(arm.runs), std::to_string(arm.diverged),
+                                 loss_text(sample_of(arm.final_losses)), loss_text(sample_of(arm.best_losses))});
+        lines.push_back(std::move(line));
+    }
+    print_table(lines, right);
+}
+
+void print_sensitivities(const std::vector<SweepRow>& rows) {
+    const std::vector<LrSensitivity> found = lr_sensitivities(rows);
+    if (found.empty()) return;
+    std::printf("\nlearning rate sensitivity (Wortsman et al., 2309.14322)\n");
+    std::vector<std::vector<std::string>> lines = {{"cells", "S", "seeds", "rates", "best rate", "loss there"}};
+    for (const LrSensitivity& arm : found) {
+        std::string name;
+        for (const Setting& setting : arm.settings)
+            name += (name.empty() ? "" : ", ") + setting.value;
+        const bool has_value = arm.sample.count > 0;
+        const auto error = arm.sample.standard_error();
+        lines.push_back({name.empty() ? "all" : name,
+                         has_value ? format("%.4f", arm.sample.mean) + (error ? format(" ± %.4f", *error) : "") : "",
+                         std::to_string(arm.sample.count) +
+                             (arm.left_out > 0 ? " of " + std::to_string(arm.sample.count + arm.left_out) : ""),
+                         std::to_string(arm.rates.size()), has_value ? number_text(arm.best_rate) : "",
+                         has_value ? format("%.4f", *std::min_element(arm.losses.begin(), arm.losses.end())) : ""});
+    }
+    print_table(lines, {false, true, true, true, true, true});
+}
+
+int sweep(const SweepOptions& options) {
+    if (is_sweep_directory(options.sweep))
+        throw UsageError(options.sweep + ": a sweep's directory; expected its sweep file. To go on with it, give the "
+                                         "command again that began it");
+    const Grid grid = load_grid(options.sweep, options.overrides);
+    const std::vector<double> memory = memory_of_cells(grid, options.sweep);
+    if (options.dry_run) return list_cells(grid, memory);
+
+    const SweepDirectory directory(options.out.empty() ? fs::path("sweeps") / grid.name : fs::path(options.out), grid);
+    SweepDisplay display(Terminal::of_output());
+    const SweepLimits limits{available_processors(), options.jobs, options.threads,
+                             static_cast<double>(memory_limit() - resident_memory())};
+    SweepRunner runner(grid, directory, memory, limits, display);
+    const int status = runner.run();
+
+    print_arms(grid, runner.rows());
+    print_sensitivities(runner.rows());
+    std::printf("\n%s, %s; ± is the standard deviation over seeds of a loss, the standard error of S\n",
+                directory.csv_path().c_str(), directory.json_path().filename().c_str());
+    if (status == kInterrupted)
+        std::printf("interrupted and saved; the same command goes on with it\n");
+    else
+        std::printf("next: ballast compare %s\n", shell_word(directory.path()).c_str());
+    return status;
+}
+
+} // namespace
+
+void add_sweep(CLI::App& app, Action& action) {
+    auto options = std::make_shared<SweepOptions>();
+    CLI::App* command = app.add_subcommand("sweep", "Train a grid of configs, several at once, and tabulate them");
+    command->add_option("SWEEP", options->sweep, "Sweep file: a base config, a grid, variants, seeds")
+        ->required()
+        ->type_name("");
+    command
+        ->add_option("-o,--out", options->out,
+                     "Directory of the sweep [sweeps/NAME]; if it is there, the sweep goes on")
+        ->type_name("DIR");
+    add_set_option(*command, options->overrides);
+    constexpr int kMostJobs = 1024;
+    command->add_option("--jobs", options->jobs, "Runs at once [as many as fit processors and memory]")
+        ->type_name("N")
+        ->check(CLI::Range(1, kMostJobs));
+    command
+        ->add_option("--threads", options->threads,
+                     "Threads of each run [1; more when there are fewer runs than processors]")
+        ->type_name("N")
+        ->check(CLI::Range(1, kMostJobs));
+    command->add_flag("--dry-run", options->dry_run, "List the runs with the memory they need, and write nothing");
+    command->footer("Example: ballast sweep configs/sweep/placement_lr.json -o sweeps/placement");
+    command->callback([options, &action] { action = [options] { return sweep(*options); }; });
+}
