@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
     add_explain(app, action);
     add_diagnose(app, action);
     add_replay(app, action);
+    add_report(app, action);
     add_check(app, action);
     add_schema(app, action);
     try {

@@ -1,0 +1,135 @@
+// Elements, colours, numbers.
+
+/** An element: el("td", {class: "number"}, "text", child...). Texts are never read as HTML. */
+function el(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    return filled(element, attributes, children);
+}
+
+/** The same for SVG. */
+function svg(tag, attributes, ...children) {
+    return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function filled(element, attributes, children) {
+    for (const [name, value] of Object.entries(attributes || {})) {
+        if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+        else if (value === true) element.setAttribute(name, "");
+        else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+    }
+    element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+    return element;
+}
+
+/** JSON has no number for what is not finite; Ballast spells it as a word. */
+function numberOf(value) {
+    return typeof value === "string" ? Number(value) : value;
+}
+
+/** A number as people read it: `digits` significant ones. */
+function shortNumber(value, digits = 4) {
+    if (value === null || value === undefined) return "–";
+    if (Number.isNaN(value)) return "NaN";
+    if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+    if (value === 0) return "0";
+    const size = Math.abs(value);
+    let text;
+    if (size >= 1e6 || size < 1e-3) {
+        text = value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e");
+    } else {
+        text = value.toPrecision(digits);
+        if (text.includes("e")) text = String(Number(text));
+        if (text.includes(".")) text = text.replace(/\.?0+$/, "");
+    }
+    return text.replace(/^-/, "−").replace("e-", "e−");
+}
+
+function grouped(value) {
+    return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+function duration(seconds) {
+    if (!(seconds >= 0)) return "–";
+    if (seconds < 60) return shortNumber(seconds, 3) + " s";
+    const minutes = Math.round(seconds / 60);
+    if (minutes < 60) return Math.floor(seconds / 60) + " min " + Math.floor(seconds % 60) + " s";
+    return Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
+}
+
+// Okabe and Ito's colours, which stay apart for colour-blind eyes; on dark ground the lighter of them, or lighter
+// shades. Runs beyond the seventh have another dash.
+const PALETTE = {
+    light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a5a5a"],
+    dark: ["#56b4e9", "#e69f00", "#2cc39a", "#cc79a7", "#f0e442", "#ff8a4d", "#b8c4d0"],
+};
+const DASHES = [null, [7, 3], [2, 3], [10, 3, 2, 3]];
+
+const darkScreen = window.matchMedia("(prefers-color-scheme: dark)");
+let printing = false;
+
+function theme() {
+    return darkScreen.matches && !printing ? "dark" : "light";
+}
+
+/** A colour that the style sheet names. */
+function styleColor(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+}
+
+/** How the line with this number looks. */
+function lineStyle(index) {
+    const colors = PALETTE[theme()];
+    return {color: colors[index % colors.length], dash: DASHES[Math.floor(index / colors.length) % DASHES.length]};
+}
+
+function withAlpha(color, alpha) {
+    const part = (at) => parseInt(color.slice(at, at + 2), 16);
+    return `rgba(${part(1)}, ${part(3)}, ${part(5)}, ${alpha})`;
+}
+
+/** A piece of a run's line, for legends and tables. */
+function swatch(index) {
+    const {color, dash} = lineStyle(index);
+    return svg("svg", {width: 22, height: 10, "aria-hidden": "true", "data-line": index},
+        svg("line", {x1: 0, y1: 5, x2: 22, y2: 5, stroke: color, "stroke-width": 2.5, "stroke-dasharray": dash ? dash.join(" ") : null}));
+}
+
+/** Paints the swatches that are there anew, after the theme has changed. */
+function repaintSwatches() {
+    for (const old of document.querySelectorAll("svg[data-line]")) old.replaceWith(swatch(Number(old.dataset.line)));
+}
+
+// ---- The tooltip of charts and heat maps ----
+
+const tooltip = {
+    show(x, y, ...content) {
+        const box = document.getElementById("tooltip");
+        box.replaceChildren(...content.flat().filter(Boolean));
+        box.hidden = false;
+        const {width, height} = box.getBoundingClientRect();
+        const left = x + 16 + width < window.innerWidth ? x + 16 : Math.max(8, x - 16 - width);
+        const top = y + 16 + height < window.innerHeight ? y + 16 : Math.max(8, y - 16 - height);
+        box.style.left = left + "px";
+        box.style.top = top + "px";
+    },
+    hide() {
+        document.getElementById("tooltip").hidden = true;
+    },
+    row(line, name, value) {
+        return el("div", {class: "row"}, swatch(line), el("span", {class: "name"}, name), el("span", {}, value));
+    },
+};
+
+// Viridis (Smith and van der Walt, 2015) at nine places; between them colours are mixed.
+const VIRIDIS = [
+    [68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128], [94, 201, 98], [173, 220, 48],
+    [253, 231, 37],
+];
+
+/** The colour of a share from 0 to 1. */
+function viridis(share) {
+    const place = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1);
+    const below = Math.min(Math.floor(place), VIRIDIS.length - 2);
+    const mixed = VIRIDIS[below].map((value, i) => Math.round(value + (VIRIDIS[below + 1][i] - value) * (place - below)));
+    return `rgb(${mixed.join(", ")})`;
+}

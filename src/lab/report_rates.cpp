@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string_view>
+
+#include "ballast/config/describe.h"
+#include "ballast/lab/report.h"
+
+namespace ballast {
+
+namespace {
+
+/// Keys in which the runs of one curve may differ.
+constexpr auto kWithinCurve = std::to_array<std::string_view>({"name", "seed", "optimizer.lr", "schedule.final_lr"});
+constexpr std::string_view kPlacement = "model.norm.placement";
+
+bool has_diverged(const RunSummary& summary) {
+    return summary.verdict == "diverged" || summary.verdict == "non_finite";
+}
+
+/// What tells the run's curve from others: `key value` for each key in which any two runs differ, placement first.
+std::string curve_label(const ReportedRun& run, const ReportedRun& first, const std::set<std::string>& keys) {
+    std::map<std::string, std::string> values;
+    for (const KeyDifference& difference : diff(first.record.config, run.record.config))
+        values[difference.path] = difference.b;
+    std::string label;
+    if (keys.contains(std::string(kPlacement))) label = to_string(run.record.config.model.norm.placement);
+    for (const std::string& key : keys) {
+        if (key == kPlacement) continue;
+        // A key that is not in the difference has the value of the first run, which needs no words.
+        const auto found = values.find(key);
+        if (found == values.end()) continue;
+        label += (label.empty() ? "" : ", ") + key + " " + found->second;
+    }
+    return label;
+}
+
+std::optional<double> sensitivity_of(const std::vector<RatePoint>& points) {
+    std::map<double, std::vector<double>> by_rate;
+    for (const RatePoint& point : points)
+        by_rate[point.lr].push_back(point.loss);
+    if (by_rate.size() < 2) return {};
+    double best = std::numeric_limits<double>::infinity();
+    double sum = 0;
+    for (const auto& [lr, losses] : by_rate) {
+        double mean = 0;
+        for (const double loss : losses)
+            mean += loss / static_cast<double>(losses.size());
+        sum += mean;
+        best = std::min(best, mean);
+    }
+    return sum / static_cast<double>(by_rate.size()) - best;
+}
+
+} // namespace
+
+RateCurves rate_curves(const Report& report) {
+    std::vector<std::size_t> finished;
+    std::set<double> rates;
+    for (std::size_t i = 0; i < report.runs.size(); ++i) {
+        const ReportedRun& run = report.runs[i];
+        if (!run.summary || run.summary->verdict == "interrupted" || run.record.steps.empty()) continue;
+        finished.push_back(i);
+        rates.insert(run.record.config.optimizer.lr);
+    }
+    RateCurves found;
+    if (rates.size() < 2) return found;
+
+    found.validation = true;
+    std::set<std::string> keys;
+    const ReportedRun& first = report.runs[finished.front()];
+    for (const std::size_t i : finished) {
+        const ReportedRun& run = report.runs[i];
+        if (!has_diverged(*run.summary) && !run.summary->final_val_loss) found.validation = false;
+        for (const KeyDifference& difference : diff(first.record.config, run.record.config))
+            if (std::find(kWithinCurve.begin(), kWithinCurve.end(), difference.path) == kWithinCurve.end())
+                keys.insert(difference.path);
+    }
+
+    for (const std::size_t i : finished) {
+        const ReportedRun& run = report.runs[i];
+        const double start = run.record.steps.front().loss;
+        RatePoint point{run.record.config.optimizer.lr, start, has_diverged(*run.summary), i};
+        const double last = found.validation ? run.summary->final_val_loss.value_or(start) : run.summary->final_loss;
+        if (!point.diverged && last < start) point.loss = last;
+        const std::string label = curve_label(run, first, keys);
+        const auto curve = std::find_if(found.curves.begin(), found.curves.end(),
+                                        [&](const RateCurve& known) { return known.label == label; });
+        if (curve == found.curves.end())
+            found.curves.push_back({label, {point}, {}});
+        else
+            curve->points.push_back(point);
+    }
+    for (RateCurve& curve : found.curves) {
+        std::stable_sort(curve.points.begin(), curve.points.end(),
+                         [](const RatePoint& a, const RatePoint& b) { return a.lr < b.lr; });
+        curve.sensitivity = sensitivity_of(curve.points);
+    }
+    return found;
+}
+
+} // namespace ballast
