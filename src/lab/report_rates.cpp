@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <string_view>
@@ -35,6 +35,19 @@ std::string curve_label(const ReportedRun& run, const ReportedRun& first, const 
         label += (label.empty() ? "" : ", ") + key + " " + found->second;
     }
     return label;
+}
+
+/// A curve that alone has its placement needs no more words: other keys may follow from it, as final_norm does.
+void shorten_labels(RateCurves& rates, const Report& report) {
+    std::map<std::string_view, int> times;
+    const auto placement = [&](const RateCurve& curve) {
+        return to_string(report.runs[curve.points.front().run].record.config.model.norm.placement);
+    };
+    for (const RateCurve& curve : rates.curves)
+        ++times[placement(curve)];
+    if (times.size() < 2) return;
+    for (RateCurve& curve : rates.curves)
+        if (times[placement(curve)] == 1) curve.label = placement(curve);
 }
 
 std::optional<double> sensitivity_of(const std::vector<RatePoint>& points) {
@@ -93,12 +106,15 @@ RateCurves rate_curves(const Report& report) {
         else
             curve->points.push_back(point);
     }
+    shorten_labels(found, report);
     for (RateCurve& curve : found.curves) {
         std::stable_sort(curve.points.begin(), curve.points.end(),
                          [](const RatePoint& a, const RatePoint& b) { return a.lr < b.lr; });
         curve.sensitivity = sensitivity_of(curve.points);
     }
-    return found;
+    const bool has_curve = std::any_of(found.curves.begin(), found.curves.end(),
+                                       [](const RateCurve& curve) { return curve.sensitivity.has_value(); });
+    return has_curve ? found : RateCurves{};
 }
 
 } // namespace ballast

@@ -113,9 +113,11 @@ class Browser:
         self.call("Page.navigate", url=Path(file).resolve().as_uri())
         self.evaluate(
             "new Promise(done => { const look = () => document.readyState === 'complete' && document.body.dataset.drawn"
-            " ? done() : setTimeout(look, 5); look(); })"
+            " || performance.now() > 20000 ? done() : setTimeout(look, 5); look(); })"
         )
-        return float(self.evaluate("document.body.dataset.drawn"))
+        drawn = self.evaluate("document.body.dataset.drawn")
+        assert drawn, f"the page is not drawn within 20 seconds: {self.complaints()}"
+        return float(drawn)
 
     def complaints(self):
         """What the page has written to the console, thrown or asked of a network since open()."""

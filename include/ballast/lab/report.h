@@ -56,7 +56,7 @@ struct RateCurve {
 };
 
 struct RateCurves {
-    std::vector<RateCurve> curves; ///< empty: all runs have the same learning rate
+    std::vector<RateCurve> curves; ///< empty: none has two learning rates
     bool validation = false;       ///< whether the losses are those of the validation split, else of the last batch
 };
 

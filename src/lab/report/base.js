@@ -76,6 +76,34 @@ function styleColor(name) {
     return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 }
 
+/** Ticks of a logarithmic axis for dygraphs: powers of ten, and where there are few, some digits between them. */
+function logTicks(low, high, pixels, option, graph, values) {
+    const decades = Math.log10(high / low);
+    if (!(decades > 0.8)) return Dygraph.numericTicks(low, high, pixels, option, graph, values);
+    const room = pixels / decades; // of a power of ten
+    const digits = room > 120 ? [1, 2, 5] : room > 60 ? [1, 3] : [1];
+    const every = Math.max(1, Math.ceil(26 / room));
+    const ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); ++power) {
+        if (power % every !== 0) continue;
+        for (const digit of digits) {
+            const value = Number(`${digit}e${power}`);
+            if (value >= low && value <= high) ticks.push({v: value, label: shortNumber(value, 1)});
+        }
+    }
+    return ticks;
+}
+
+/** Round numbers between two others, about `count` of them. */
+function roundTicks(low, high, count) {
+    const rough = Math.max((high - low) / Math.max(count, 1), 1);
+    const power = Math.pow(10, Math.floor(Math.log10(rough)));
+    const step = [1, 2, 5, 10].map((digit) => digit * power).find((candidate) => candidate >= rough);
+    const ticks = [];
+    for (let value = Math.ceil(low / step) * step; value <= high; value += step) ticks.push(value);
+    return ticks;
+}
+
 /** How the line with this number looks. */
 function lineStyle(index) {
     const colors = PALETTE[theme()];

@@ -60,7 +60,7 @@ class LineChart {
             valueRange: ceiling === null ? [null, null] : [null, ceiling],
             dateWindow: state.window,
             yRangePad: 18,
-            xRangePad: 4,
+            xRangePad: state.logStep ? 0 : 4,
             animatedZooms: false,
             highlightCircleSize: 3.5,
             gridLineColor: styleColor("grid"),
@@ -68,8 +68,9 @@ class LineChart {
             gridLineWidth: 1,
             interactionModel: mouseOnly(),
             axes: {
-                x: {logscale: state.logStep, axisLabelFormatter: (step) => (Number.isInteger(step) ? grouped(step) : ""), pixelsPerLabel: 60},
-                y: {axisLabelFormatter: (value) => shortNumber(value, 3), axisLabelWidth: 52, pixelsPerLabel: 28},
+                x: {logscale: state.logStep, axisLabelFormatter: (step) => (Number.isInteger(step) ? grouped(step) : ""), pixelsPerLabel: 60,
+                    ...(state.logStep ? {ticker: logTicks} : {})},
+                y: {...(this.log ? {ticker: logTicks} : {}), axisLabelFormatter: (value) => shortNumber(value, 3), axisLabelWidth: 52, pixelsPerLabel: 28},
             },
             underlayCallback: (context, area, graph) => this.drawMarks(context, area, graph),
             highlightCallback: (event, step) => this.showValues(event, step),
@@ -94,7 +95,7 @@ class LineChart {
 
     /** What dygraphs draws of a line: its values, its average, or both. */
     columnsOf(line, state) {
-        const {color, dash} = lineStyle(line.run.index);
+        const {color, dash} = lineStyle(line.run.line);
         const name = `${line.run.index} ${this.options.lines.indexOf(line)}`;
         const values = (middle, low, high) => ({steps: line.series.step, middle, low: low || middle, high: high || middle});
         const {middle, low, high} = line.series;
@@ -163,10 +164,12 @@ class LineChart {
         for (const line of this.shown) {
             if (seen.has(line.run)) continue;
             seen.add(line.run);
-            const {color} = lineStyle(line.run.index);
-            let last = -Infinity;
-            for (const event of line.run.events) {
-                if (!this.options.events.includes(event.kind)) continue;
+            const {color} = lineStyle(line.run.line);
+            // Signs must not lie upon each other: those of the rarer events come first, the lines are all there.
+            const taken = [];
+            const spikes = (event) => event.kind.endsWith("_spike");
+            const events = line.run.events.filter((event) => this.options.events.includes(event.kind));
+            for (const event of [...events.filter((one) => !spikes(one)), ...events.filter(spikes)]) {
                 const x = graph.toDomXCoord(Math.max(event.step, 1));
                 if (!within(x)) continue;
                 context.strokeStyle = withAlpha(color, event.kind.endsWith("_spike") ? 0.18 : 0.7);
@@ -176,14 +179,14 @@ class LineChart {
                 context.lineTo(x, area.y + area.h);
                 context.stroke();
                 context.fillStyle = color;
-                if (x - last < 9) continue; // signs would lie upon each other; the lines are all there
+                if (taken.some((other) => Math.abs(other - x) < 9)) continue;
                 context.fillText(EVENT_SIGNS[event.kind] || "•", x, area.y + 7);
-                last = x;
+                taken.push(x);
             }
         }
         context.setLineDash([]);
         for (const line of this.shown) {
-            const {color} = lineStyle(line.run.index);
+            const {color} = lineStyle(line.run.line);
             for (const stretch of line.odd) {
                 const from = Math.max(graph.toDomXCoord(stretch.from), area.x);
                 const to = Math.min(graph.toDomXCoord(stretch.to), area.x + area.w);
@@ -193,7 +196,11 @@ class LineChart {
                 const text = shortNumber(stretch.value);
                 const left = from - 3 - context.measureText(text).width > area.x;
                 context.textAlign = left ? "right" : "left";
-                context.fillText(text, left ? from - 4 : to + 4, area.y + 18);
+                context.lineWidth = 4;
+                context.lineJoin = "round";
+                context.strokeStyle = styleColor("back");
+                context.strokeText(text, left ? from - 5 : to + 5, area.y + 18);
+                context.fillText(text, left ? from - 5 : to + 5, area.y + 18);
             }
         }
         context.restore();
@@ -226,7 +233,7 @@ class LineChart {
             let text = shortNumber(value, 5);
             if (low !== null && low !== undefined && low !== high) text += ` (${shortNumber(low)} to ${shortNumber(high)})`;
             if (average !== null && Number.isFinite(average)) text += ` · average ${shortNumber(average, 4)}`;
-            return tooltip.row(line.run.index, line.run.label + (line.suffix || ""), text);
+            return tooltip.row(line.run.line, line.run.label + (line.suffix || ""), text);
         });
         if (found.length > near.length) rows.push(el("div", {class: "muted"}, `and ${found.length - near.length} more`));
         const happened = this.shown.filter((line, i) => this.shown.findIndex((other) => other.run === line.run) === i)
@@ -240,18 +247,21 @@ class LineChart {
     drawLegend() {
         const runs = Array.from(new Set(this.shown.map((line) => line.run)));
         const most = 8;
-        if (runs.length < 2) this.legend.replaceChildren();
+        if (this.options.lines.every((line) => line.run === this.options.lines[0].run)) this.legend.replaceChildren();
+        else if (this.state.groups) this.legend.replaceChildren(...this.state.groups.map((group, i) => el("span", {}, swatch(i), group)));
         else if (runs.length > most) this.legend.replaceChildren(el("span", {}, `${runs.length} runs; colours as in the table above`));
-        else this.legend.replaceChildren(...runs.map((run) => el("span", {}, swatch(run.index), run.label)));
+        else this.legend.replaceChildren(...runs.map((run) => el("span", {}, swatch(run.line), run.label)));
     }
 
     drawNote(ceiling) {
         const parts = [this.options.caption];
-        if (this.shown.some((line) => line.kind === "steps") && this.state.span > 1)
+        if (this.options.tall && this.state.span > 1)
             parts.push(`${this.state.raw ? "Thin: each step. " : ""}Thick: exponential average over ${this.state.span} steps.`);
         for (const run of new Set(this.shown.filter((line) => line.series.low).map((line) => line.run)))
             parts.push(`${run.label}: ${grouped(run.recorded_steps)} steps; a point is the mean of ${run.steps_a_point} consecutive ones, the band reaches from their lowest to their highest.`);
         if (ceiling !== null) parts.push(`The axis ends at ${shortNumber(ceiling, 3)}; values go up to ${shortNumber(this.highest)} (a logarithmic axis shows them).`);
+        const lost = this.log ? this.columns.reduce((sum, {values, average}) => sum + (average ? 0 : values.middle.filter((value) => value !== null && value <= 0).length), 0) : 0;
+        if (lost > 0) parts.push(`${grouped(lost)} values at or below 0 have no place on the logarithmic axis.`);
         const kinds = this.options.events.filter((kind) => this.shown.some((line) => line.run.events.some((event) => event.kind === kind)));
         if (kinds.length > 0) parts.push(kinds.map((kind) => `${EVENT_SIGNS[kind]} ${kind.replace("_", " ")}`).join("  "));
         this.note.replaceChildren(parts.filter(Boolean).join(" "));

@@ -29,14 +29,13 @@ class HeatMaps {
         const runs = this.options.runs.filter((run) => state.visible[run.index]);
         const shown = runs.slice(0, HeatMaps.most);
         this.range = this.rangeOf(shown);
-        this.maps.className = shown.length === 1 ? "maps one" : "maps";
+        this.maps.className = ["maps", "maps one", "maps two", "maps", "maps two"][shown.length] || "maps";
+        this.steps = shown.reduce(([from, to], run) => [Math.min(from, run.layers.step[0]), Math.max(to, run.layers.step[run.layers.step.length - 1])], [Infinity, 0]);
         this.drawings = shown.map((run) => ({run, box: el("div", {})}));
         this.maps.replaceChildren(...this.drawings.map(({run, box}) => el("div", {},
-            this.options.runs.length > 1 ? el("div", {class: "map-title"}, swatch(run.index), run.label) : null, box)));
+            this.options.runs.length > 1 ? el("div", {class: "map-title"}, swatch(run.line), run.label) : null, box)));
         this.drawScale();
-        const left = runs.length - shown.length;
-        this.note.replaceChildren([this.options.caption, left > 0 ? `Of ${runs.length} runs the first ${shown.length} are drawn; choose others in the table above.` : null]
-            .filter(Boolean).join(" "));
+        this.left = runs.length - shown.length;
         this.redraw();
     }
 
@@ -66,43 +65,64 @@ class HeatMaps {
                 }
             }
         }
-        return {low, high, odd, log: low > 0 && high / low > 20};
+        const scale = low > 0 && high / low > 20 ? "logarithmic" : low <= 0 && Math.max(-low, high) > 50 ? "inverse hyperbolic sine" : "";
+        return {low, high, odd, scale};
     }
 
     shareOf(value) {
-        const {low, high, log} = this.range;
+        const {low, high, scale} = this.range;
         if (high === low) return 0.5;
-        return log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+        const place = scale === "logarithmic" ? Math.log : scale ? Math.asinh : Number;
+        return (place(value) - place(low)) / (place(high) - place(low));
     }
 
     drawScale() {
-        const {low, high, log, odd} = this.range;
+        const {low, high, scale, odd} = this.range;
         const colors = Array.from({length: 17}, (_, i) => viridis(i / 16)).join(", ");
         const parts = [];
-        if (low <= high) parts.push(shortNumber(low, 3), el("i", {style: `background: linear-gradient(to right, ${colors})`}), shortNumber(high, 3), log ? "(logarithmic)" : "");
-        if (odd) parts.push(svg("svg", {width: 14, height: 10}, svg("rect", {width: 14, height: 10, fill: "url(#odd-cells)"})), "NaN or ∞");
+        const text = (content) => el("span", {}, content);
+        if (low <= high) parts.push(text(shortNumber(low, 3)), el("i", {style: `background: linear-gradient(to right, ${colors})`}), text(shortNumber(high, 3) + (scale ? `, ${scale}` : "")));
+        if (odd) parts.push(svg("svg", {width: 14, height: 10}, svg("rect", {width: 14, height: 10, fill: "url(#odd-cells)"})), text("NaN or ∞"));
         this.scale.replaceChildren(...parts);
     }
 
     redraw(width) {
         for (const drawing of this.drawings) {
             const space = (this.drawings.length === 1 && width) || drawing.box.clientWidth || 320;
-            drawing.box.replaceChildren(this.map(drawing.run, space));
+            drawing.box.replaceChildren(this.map(drawing, space));
         }
+        const size = this.drawings.reduce((most, drawing) => Math.max(most, drawing.size), 1);
+        this.note.replaceChildren([
+            this.options.caption,
+            size > 1 ? `There are more probes than room: a cell is the ${this.options.choose} of up to ${size}.` : null,
+            this.left > 0 ? `The first ${this.drawings.length} of ${this.drawings.length + this.left} runs are drawn; choose others in the table above.` : null,
+        ].filter(Boolean).join(" "));
     }
 
-    /** The probes of a run within the window, in groups that become one column of cells each. */
+    /** The probes of a run within the window, in groups that become one column of cells each: {probes, from, to}. */
     columns(run, width) {
         const steps = run.layers.step;
-        const [from, to] = this.state.window || [steps[0], steps[steps.length - 1]];
+        const [from, to] = this.window();
         const inside = [];
         steps.forEach((step, i) => {
             if (step >= from && step <= to) inside.push(i);
         });
         const size = Math.max(1, Math.ceil(inside.length / Math.max(20, Math.floor(width / 3))));
         const groups = [];
-        for (let i = 0; i < inside.length; i += size) groups.push(inside.slice(i, i + size));
+        for (let i = 0; i < inside.length; i += size) groups.push({probes: inside.slice(i, i + size)});
+        // A cell reaches to the next probe; the last one is as wide as the one before it.
+        groups.forEach((group, i) => {
+            group.from = steps[group.probes[0]];
+            const next = groups[i + 1] ? steps[groups[i + 1].probes[0]] : group.from + (i > 0 ? groups[i - 1].to - groups[i - 1].from : 1);
+            group.to = Math.max(next, group.from);
+        });
         return {groups, size};
+    }
+
+    /** First and last step that all maps show. */
+    window() {
+        const [from, to] = this.state.window || this.steps;
+        return [from, Math.max(to, from + 1)];
     }
 
     cell(row, group) {
@@ -117,38 +137,47 @@ class HeatMaps {
         return chosen;
     }
 
-    map(run, width) {
+    map(drawing, width) {
+        const {run} = drawing;
         const table = run.layers.tables[this.options.name];
-        const {groups, size} = this.columns(run, width - HEAT.left - HEAT.right);
+        const inner = width - HEAT.left - HEAT.right;
+        const {groups, size} = this.columns(run, inner);
+        drawing.size = size;
         const count = table.rows.length;
         const rowHeight = Math.max(6, Math.min(20, Math.round(190 / count)));
         const height = count * rowHeight;
-        const inner = width - HEAT.left - HEAT.right;
-        const cellWidth = inner / Math.max(groups.length, 1);
+        const [from, to] = this.window();
+        const place = (step) => HEAT.left + (Math.min(Math.max(step - from, 0), to - from) / (to - from)) * inner;
         const paths = new Map();
-        const values = table.values.map((row) => groups.map((group) => this.cell(row, group)));
+        const values = table.values.map((row) => groups.map((group) => this.cell(row, group.probes)));
         values.forEach((row, r) => {
             row.forEach((value, c) => {
                 if (value === null) return;
                 const shade = Number.isFinite(value) ? Math.round(this.shareOf(value) * (HEAT.shades - 1)) : "odd";
-                const x = HEAT.left + c * cellWidth;
+                const left = place(groups[c].from);
                 // Neighbours overlap a little, or hairlines of the ground would show between them.
-                const piece = `M${x.toFixed(2)} ${HEAT.top + (count - 1 - r) * rowHeight}h${(Math.min(cellWidth + 0.4, width - HEAT.right - x)).toFixed(2)}v${rowHeight}H${x.toFixed(2)}z`;
+                const right = Math.max(Math.min(place(groups[c].to) + 0.4, HEAT.left + inner), left + 1);
+                const piece = `M${left.toFixed(2)} ${HEAT.top + (count - 1 - r) * rowHeight}H${right.toFixed(2)}v${rowHeight}H${left.toFixed(2)}z`;
                 paths.set(shade, (paths.get(shade) || "") + piece);
             });
         });
-        const image = svg("svg", {class: "heat", width, height: height + HEAT.top + HEAT.bottom, viewBox: `0 0 ${width} ${height + HEAT.top + HEAT.bottom}`,
-            role: "img", "aria-label": `${this.options.title}, ${run.label}`});
+        const whole = height + HEAT.top + HEAT.bottom;
+        const image = svg("svg", {class: "heat", width, height: whole, viewBox: `0 0 ${width} ${whole}`, role: "img",
+            "aria-label": `${this.options.title}, ${run.label}`});
         image.append(svg("rect", {class: "frame", x: HEAT.left, y: HEAT.top, width: inner, height}));
         for (const [shade, d] of paths)
             image.append(shade === "odd" ? svg("path", {class: "odd", d}) : svg("path", {d, fill: viridis(shade / (HEAT.shades - 1))}));
         this.labelRows(image, table.rows, rowHeight);
-        this.labelSteps(image, run, groups, cellWidth, height);
-        if (size > 1) {
-            image.append(svg("title", {}, `Each cell is the ${this.options.choose} of ${size} probes.`));
-            image.dataset.probes = size;
-        }
-        image.addEventListener("mousemove", (event) => this.showCell(event, image, run, table, groups, values, {cellWidth, rowHeight, width}));
+        for (const step of roundTicks(from, to, inner / 80))
+            image.append(svg("text", {x: place(step), y: HEAT.top + height + 14, "text-anchor": "middle"}, grouped(step)));
+        image.addEventListener("mousemove", (event) => {
+            const box = image.getBoundingClientRect();
+            const step = from + ((((event.clientX - box.left) * width) / box.width - HEAT.left) / inner) * (to - from);
+            const row = count - 1 - Math.floor((((event.clientY - box.top) * width) / box.width - HEAT.top) / rowHeight);
+            const column = groups.findIndex((group) => step >= group.from && step < Math.max(group.to, group.from + 1));
+            if (column < 0 || row < 0 || row >= count) tooltip.hide();
+            else this.showCell(event, run, table.rows[row], groups[column].probes, values[row][column]);
+        });
         image.addEventListener("mouseleave", () => tooltip.hide());
         return image;
     }
@@ -160,35 +189,20 @@ class HeatMaps {
             if (block && Number(name) % every !== 0) return;
             const y = HEAT.top + (rows.length - 1 - i) * rowHeight + rowHeight / 2;
             image.append(svg("text", {x: HEAT.left - 6, y, "text-anchor": "end", "dominant-baseline": "central"},
-                block ? (name === "0" ? "block 0" : name) : name.replace("_", " ")));
+                block && name !== "0" ? name : rowName(name)));
         });
     }
 
-    labelSteps(image, run, groups, cellWidth, height) {
-        if (groups.length === 0) return;
-        const most = Math.max(1, Math.floor((groups.length * cellWidth) / 90));
-        const every = Math.max(1, Math.ceil(groups.length / most));
-        const y = HEAT.top + height + 14;
-        for (let c = 0; c < groups.length; c += every) {
-            const x = HEAT.left + c * cellWidth;
-            image.append(svg("text", {x, y, "text-anchor": c === 0 ? "start" : "middle"}, (c === 0 ? "step " : "") + grouped(run.layers.step[groups[c][0]])));
-        }
-    }
-
-    showCell(event, image, run, table, groups, values, {cellWidth, rowHeight, width}) {
-        const box = image.getBoundingClientRect();
-        const scale = width / box.width;
-        const c = Math.floor(((event.clientX - box.left) * scale - HEAT.left) / cellWidth);
-        const r = table.rows.length - 1 - Math.floor(((event.clientY - box.top) * scale - HEAT.top) / rowHeight);
-        if (c < 0 || c >= groups.length || r < 0 || r >= table.rows.length) {
-            tooltip.hide();
-            return;
-        }
-        const first = run.layers.step[groups[c][0]];
-        const last = run.layers.step[groups[c][groups[c].length - 1]];
-        const name = /^\d+$/.test(table.rows[r]) ? `block ${table.rows[r]}` : table.rows[r].replace("_", " ");
-        const when = first === last ? `step ${grouped(first)}` : `steps ${grouped(first)} to ${grouped(last)}, ${this.options.choose} of ${groups[c].length}`;
-        tooltip.show(event.clientX, event.clientY, el("b", {}, `${name}, ${when}`), tooltip.row(run.index, run.label, shortNumber(values[r][c], 5)));
+    showCell(event, run, row, probes, value) {
+        const first = run.layers.step[probes[0]];
+        const last = run.layers.step[probes[probes.length - 1]];
+        const when = first === last ? `step ${grouped(first)}` : `steps ${grouped(first)} to ${grouped(last)}, ${this.options.choose} of ${probes.length}`;
+        tooltip.show(event.clientX, event.clientY, el("b", {}, `${rowName(row)}, ${when}`), tooltip.row(run.line, run.label, shortNumber(value, 5)));
     }
 }
 HeatMaps.most = 6;
+
+/** "block 3", "final norm". */
+function rowName(name) {
+    return /^\d+$/.test(name) ? `block ${name}` : name.replace("_", " ");
+}

@@ -1,7 +1,7 @@
 // The page: what stands where, and the controls that all charts share.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-data.runs.forEach((run, index) => Object.assign(run, {index, shown: true}));
+data.runs.forEach((run, index) => Object.assign(run, {index, shown: true, line: index}));
 
 const state = {
     span: 1, // of the average, in steps
@@ -11,12 +11,22 @@ const state = {
     window: null, // [first, last] step that is shown; null: all
     visible: data.runs.map(() => true),
     zoom: setWindow,
+    groups: groupRuns(), // what the colours stand for, if not for single runs
 };
 
 const figures = []; // LineChart and HeatMaps, which share the state
 let rateChart = null;
 
 const TROUBLE = ["non_finite", "divergence", "stall", "rewind", "resume", "interrupted"];
+
+/** Many runs of a few curves have the colours of their curves: a sweep of two placements is two bundles of lines. */
+function groupRuns() {
+    const curves = data.rates.curves;
+    const all = curves.reduce((sum, curve) => sum + curve.points.length, 0);
+    if (data.runs.length <= 8 || all < data.runs.length || curves.length < 2 || curves.length > PALETTE.light.length) return null;
+    curves.forEach((curve, i) => curve.points.forEach((point) => (data.runs[point.run].line = i)));
+    return curves.map((curve) => curve.label);
+}
 
 function setWindow(range) {
     state.window = range;
@@ -37,7 +47,7 @@ function meaningOf(name) {
 
 /** A chart of one or several statistics of the steps; null when no run has any. */
 function stepChart(title, name, options = {}) {
-    const lines = data.runs.map((run) => ({run, kind: "steps", series: seriesOf(run, name)})).filter((line) => hasValues(line.series));
+    const lines = data.runs.map((run) => ({run, kind: options.kind || "steps", series: seriesOf(run, name)})).filter((line) => hasValues(line.series));
     if (lines.length === 0) return null;
     return lineChart({title, caption: meaningOf(name), lines, ...options});
 }
@@ -57,7 +67,7 @@ function lineChart(options) {
 function heatMaps(title, name, choose, caption) {
     const runs = data.runs.filter((run) => run.layers.tables[name]);
     if (runs.length === 0) return null;
-    const maps = new HeatMaps({title, name, choose, caption: `${caption} Where cells are narrow, one is the ${choose} of several probes.`, runs});
+    const maps = new HeatMaps({title, name, choose, caption, runs});
     figures.push(maps);
     return maps.element;
 }
@@ -94,7 +104,8 @@ function lossChart() {
 
 function build() {
     const runs = data.runs;
-    const title = runs.length === 1 ? runs[0].label : `${runs.length} runs`;
+    const names = runs.map((run) => run.label);
+    const title = runs.length <= 3 ? [names.slice(0, -1).join(", "), names[names.length - 1]].filter(Boolean).join(" and ") : `${runs.length} runs`;
     document.title = `${title} · Ballast report`;
     const counts = new Map();
     for (const run of runs) counts.set(verdictOf(run).text, (counts.get(verdictOf(run).text) || 0) + 1);
@@ -125,7 +136,7 @@ function build() {
         section("Residual stream", "stream",
             heatMaps("Stream size by block", "stream_rms", "largest", "Root mean square of the residual stream behind each block.")),
         section("Updates", "updates",
-            pair(stepChart("Update ratio", "update_ratio", {logY: true}), stepChart("Learning rate", "lr")),
+            pair(stepChart("Update ratio", "update_ratio", {logY: true}), stepChart("Learning rate", "lr", {kind: "line"})),
             heatMaps("Update ratio by block", "update_ratio", "largest", "Median over the parameters of a block of RMS of the update over RMS of the parameter.")),
         section("Attention", "attention",
             pair(layerChart("Largest attention logit", "max_attention_logit", Math.max, "Largest scaled logit of all blocks and heads, in nats.", {logY: true}),
@@ -134,7 +145,7 @@ function build() {
             heatMaps("Attention entropy by block", "attention_entropy", "smallest", "Of its heads the lowest, in nats.")),
         section("Output logits and parameters", "logits",
             pair(stepChart("Mean log Z (nats)", "mean_log_z"), stepChart("Largest output logit", "max_logit", {logY: true})),
-            pair(stepChart("Parameter norm", "parameter_norm", {logY: true}), stepChart("Tokens per second", "tokens_per_second"))),
+            pair(stepChart("Parameter norm", "parameter_norm", {kind: "line", logY: true}), stepChart("Tokens per second", "tokens_per_second"))),
         configSection(data),
         environmentSection(data),
         el("footer", {class: "muted"}, `Written by ballast report ${data.version}; charts by dygraphs (MIT licence). `

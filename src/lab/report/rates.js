@@ -86,7 +86,7 @@ class RateChart {
             connectSeparatedPoints: true,
             legend: "never",
             labelsDiv: document.createElement("div"),
-            xRangePad: 24,
+            dateWindow: [rates[0] / 1.2, rates[rates.length - 1] * 1.2],
             yRangePad: 18,
             animatedZooms: false,
             gridLineColor: styleColor("grid"),
@@ -94,8 +94,7 @@ class RateChart {
             gridLineWidth: 1,
             interactionModel: mouseOnly(),
             axes: {
-                x: {logscale: true, axisLabelFormatter: (lr) => shortNumber(lr, 1), pixelsPerLabel: 45,
-                    ticker: (low, high) => rateTicks(low, high)},
+                x: {logscale: true, axisLabelFormatter: (lr) => shortNumber(lr, 1), pixelsPerLabel: 45, ticker: logTicks},
                 y: {axisLabelFormatter: (value) => shortNumber(value, 3), axisLabelWidth: 52},
             },
             highlightCallback: (event, lr) => this.showValues(event, lr, curves),
@@ -122,16 +121,4 @@ class RateChart {
         if (width) this.graph.resize(width, height);
         else this.graph.resize();
     }
-}
-
-/** Ticks at 1 and 3 times the powers of ten, the former with the grid. */
-function rateTicks(low, high) {
-    const ticks = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); ++power) {
-        for (const digit of [1, 3]) {
-            const value = digit * Math.pow(10, power);
-            if (value >= low && value <= high) ticks.push({v: value, label: shortNumber(value, 1)});
-        }
-    }
-    return ticks;
 }

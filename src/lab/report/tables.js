@@ -18,8 +18,9 @@ function verdictBadge(run) {
     return el("span", {class: `verdict ${kind}`}, `${sign} ${text}`);
 }
 
-function numberCell(value, digits) {
-    return el("td", {class: "number", title: value === null || value === undefined ? null : String(value)}, shortNumber(value, digits));
+function numberCell(value, digits, text = (number) => shortNumber(number, digits)) {
+    const none = value === null || value === undefined;
+    return el("td", {class: "number", title: none ? null : String(value)}, none ? "–" : text(Number(value.toPrecision(digits || 17))));
 }
 
 /** A member of the summary as a number; null when there is none. */
@@ -42,17 +43,17 @@ function runTable(runs, toggle) {
     ];
     const rows = runs.map((run) => {
         const steps = run.columns.step.length > 0 ? run.columns.step[run.columns.step.length - 1] : 0;
-        const name = el("span", {title: run.path}, run.label);
+        const name = el("span", {class: "name", title: run.path}, run.label);
         const box = el("input", {type: "checkbox", checked: run.shown, "aria-label": `show ${run.label}`});
         const row = el("tr", {class: run.shown ? null : "hidden-run"},
-            el("td", {class: "run"}, runs.length > 1 ? el("label", {}, box, swatch(run.index), name) : name),
+            el("td", {class: "run"}, runs.length > 1 ? el("label", {}, box, swatch(run.line), name) : name),
             el("td", {}, verdictBadge(run)),
             el("td", {class: "number"}, steps === run.planned_steps ? grouped(steps) : `${grouped(steps)} of ${grouped(run.planned_steps)}`),
             numberCell(run.summary ? summaryNumber(run, "final_loss") : lastLoss(run)),
             numberCell(summaryNumber(run, "final_val_loss")),
             numberCell(summaryNumber(run, "best_val_loss")),
             numberCell(summaryNumber(run, "loss_spikes")),
-            numberCell(summaryNumber(run, "tokens_per_second"), 3),
+            numberCell(summaryNumber(run, "tokens_per_second"), 3, grouped),
             el("td", {class: "number"}, duration(summaryNumber(run, "seconds"))));
         box.addEventListener("change", () => {
             row.className = box.checked ? "" : "hidden-run";
@@ -60,7 +61,7 @@ function runTable(runs, toggle) {
         });
         return row;
     });
-    return el("div", {class: "scroll"}, el("table", {class: "wide", id: "runs"},
+    return el("div", {class: runs.length > 12 ? "scroll long" : "scroll"}, el("table", {class: "wide", id: "runs"},
         el("thead", {}, el("tr", {}, head.map(([name, kind]) => el("th", {class: kind}, name)))), el("tbody", {}, rows)));
 }
 
