@@ -107,7 +107,7 @@ class LineChart {
         const columns = [];
         if (!average || state.raw) {
             const look = {
-                color: average ? withAlpha(color, 0.32) : color,
+                color: average ? withAlpha(color, middle.length > 2000 ? 0.16 : 0.32) : color,
                 strokeWidth: average ? 1 : 1.5,
                 strokePattern: average ? null : dash,
                 highlightCircleSize: average ? 0 : 3.5,
@@ -117,7 +117,7 @@ class LineChart {
             columns.push({name, line, look, values: values(middle, low, high)});
         }
         if (average) {
-            const look = {color, strokeWidth: 2, strokePattern: dash};
+            const look = {color, strokeWidth: this.shown.length > 16 ? 1.3 : 2, strokePattern: dash};
             columns.push({name: name + " average", line, look, values: values(smoothed(line.series, state.span)), average: true});
         }
         return columns;
@@ -261,7 +261,7 @@ class LineChart {
             parts.push(`${run.label}: ${grouped(run.recorded_steps)} steps; a point is the mean of ${run.steps_a_point} consecutive ones, the band reaches from their lowest to their highest.`);
         if (ceiling !== null) parts.push(`The axis ends at ${shortNumber(ceiling, 3)}; values go up to ${shortNumber(this.highest)} (a logarithmic axis shows them).`);
         const lost = this.log ? this.columns.reduce((sum, {values, average}) => sum + (average ? 0 : values.middle.filter((value) => value !== null && value <= 0).length), 0) : 0;
-        if (lost > 0) parts.push(`${grouped(lost)} values at or below 0 have no place on the logarithmic axis.`);
+        if (lost > 0) parts.push(`Not on the logarithmic axis: ${grouped(lost)} ${lost === 1 ? "value" : "values"} at or below 0.`);
         const kinds = this.options.events.filter((kind) => this.shown.some((line) => line.run.events.some((event) => event.kind === kind)));
         if (kinds.length > 0) parts.push(kinds.map((kind) => `${EVENT_SIGNS[kind]} ${kind.replace("_", " ")}`).join("  "));
         this.note.replaceChildren(parts.filter(Boolean).join(" "));

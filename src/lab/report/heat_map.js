@@ -168,8 +168,10 @@ class HeatMaps {
         for (const [shade, d] of paths)
             image.append(shade === "odd" ? svg("path", {class: "odd", d}) : svg("path", {d, fill: viridis(shade / (HEAT.shades - 1))}));
         this.labelRows(image, table.rows, rowHeight);
-        for (const step of roundTicks(from, to, inner / 80))
-            image.append(svg("text", {x: place(step), y: HEAT.top + height + 14, "text-anchor": "middle"}, grouped(step)));
+        for (const step of roundTicks(from, to, inner / 80)) {
+            const anchor = place(step) > HEAT.left + inner - 20 ? "end" : "middle";
+            image.append(svg("text", {x: place(step), y: HEAT.top + height + 14, "text-anchor": anchor}, grouped(step)));
+        }
         image.addEventListener("mousemove", (event) => {
             const box = image.getBoundingClientRect();
             const step = from + ((((event.clientX - box.left) * width) / box.width - HEAT.left) / inner) * (to - from);

@@ -184,7 +184,7 @@ function longestRun() {
 }
 
 function defaultSpan() {
-    const wanted = longestRun() / 50;
+    const wanted = longestRun() / 100;
     return SPANS.reduce((best, span) => (span <= wanted ? span : best), 1);
 }
 
@@ -270,7 +270,7 @@ window.addEventListener("resize", () => {
     resizing = setTimeout(() => figures.forEach((figure) => figure instanceof HeatMaps && figure.redraw()), 120);
 });
 
-// On paper everything is open, light, and as wide as the paper.
+// On paper everything is open, light, and as wide as a sheet of A4 between its margins.
 const PRINT_WIDTH = 680;
 let closed = [];
 window.addEventListener("beforeprint", () => {

@@ -104,7 +104,7 @@ function caseOf(run, goTo) {
     run.causes.forEach((cause, i) => children.push(causeBox(cause, i + 1)));
     const trouble = run.events.some((event) => !["gradient_spike", "resume", "interrupted"].includes(event.kind));
     if (run.causes.length === 0)
-        children.push(el("p", {class: "muted"}, trouble ? "No known signature is in the record." : run.events.length > 0 ? "Nothing but what clipping and resuming are there for." : "Nothing happened."));
+        children.push(el("p", {class: "muted"}, trouble ? "No known signature is in the record." : run.events.length > 0 ? "Nothing but spikes of the gradient norm, which clipping is there for, and interruptions." : "Nothing happened."));
     if (run.events.length > 0)
         children.push(el("details", {}, el("summary", {}, run.events.length === 1 ? "1 event" : `${run.events.length} events`), eventTable(run, goTo)));
     return el("div", {class: `case ${verdictOf(run).kind}`}, children);
