@@ -288,10 +288,15 @@ def test_pages_fit_their_screen(lab, browser, view):
 def test_paper_is_light_and_has_everything(lab, browser, tmp_path):
     open_page(browser, lab.report("paper", "stable", "overflow"), dark=True)
     browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert browser.evaluate("lineStyle(0).color") == "#0072b2"
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.evaluate("Array.from(document.querySelectorAll('.case details')).every(details => details.open)")
+    assert browser.evaluate("getComputedStyle(document.getElementById('controls')).display") == "none"
+    right = "Math.max(...Array.from(document.querySelectorAll('canvas, svg, table'), part => part.getBoundingClientRect().right))"
+    assert browser.evaluate(right) <= 700
+    browser.call("Emulation.setEmulatedMedia", media="")
     browser.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert browser.evaluate("lineStyle(0).color") == "#56b4e9"
+    assert browser.evaluate("Array.from(document.querySelectorAll('.case details')).some(details => !details.open)")
     browser.pdf(tmp_path / "paper.pdf")
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
     assert browser.complaints() == []

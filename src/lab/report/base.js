@@ -56,25 +56,13 @@ function duration(seconds) {
     return Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
 }
 
-// Okabe and Ito's colours, which stay apart for colour-blind eyes; on dark ground the lighter of them, or lighter
-// shades. Runs beyond the seventh have another dash.
-const PALETTE = {
-    light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a5a5a"],
-    dark: ["#56b4e9", "#e69f00", "#2cc39a", "#cc79a7", "#f0e442", "#ff8a4d", "#b8c4d0"],
-};
+// Okabe and Ito's colours, which stay apart for colour-blind eyes, but for their yellow and black, of which each is lost
+// on one ground: a chart is drawn once for light and dark screens and for paper. Runs beyond the seventh have another
+// dash.
+const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#808080"];
+const GRID = "rgba(128, 128, 128, 0.18)";
+const AXIS = "rgba(128, 128, 128, 0.4)";
 const DASHES = [null, [7, 3], [2, 3], [10, 3, 2, 3]];
-
-const darkScreen = window.matchMedia("(prefers-color-scheme: dark)");
-let printing = false;
-
-function theme() {
-    return darkScreen.matches && !printing ? "dark" : "light";
-}
-
-/** A colour that the style sheet names. */
-function styleColor(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-}
 
 /** Ticks of a logarithmic axis for dygraphs: powers of ten, and where there are few, some digits between them. */
 function logTicks(low, high, pixels, option, graph, values) {
@@ -106,8 +94,7 @@ function roundTicks(low, high, count) {
 
 /** How the line with this number looks. */
 function lineStyle(index) {
-    const colors = PALETTE[theme()];
-    return {color: colors[index % colors.length], dash: DASHES[Math.floor(index / colors.length) % DASHES.length]};
+    return {color: PALETTE[index % PALETTE.length], dash: DASHES[Math.floor(index / PALETTE.length) % DASHES.length]};
 }
 
 function withAlpha(color, alpha) {
@@ -118,13 +105,8 @@ function withAlpha(color, alpha) {
 /** A piece of a run's line, for legends and tables. */
 function swatch(index) {
     const {color, dash} = lineStyle(index);
-    return svg("svg", {width: 22, height: 10, "aria-hidden": "true", "data-line": index},
+    return svg("svg", {width: 22, height: 10, "aria-hidden": "true"},
         svg("line", {x1: 0, y1: 5, x2: 22, y2: 5, stroke: color, "stroke-width": 2.5, "stroke-dasharray": dash ? dash.join(" ") : null}));
-}
-
-/** Paints the swatches that are there anew, after the theme has changed. */
-function repaintSwatches() {
-    for (const old of document.querySelectorAll("svg[data-line]")) old.replaceWith(swatch(Number(old.dataset.line)));
 }
 
 // ---- The tooltip of charts and heat maps ----

@@ -63,8 +63,8 @@ class LineChart {
             xRangePad: state.logStep ? 0 : 4,
             animatedZooms: false,
             highlightCircleSize: 3.5,
-            gridLineColor: styleColor("grid"),
-            axisLineColor: styleColor("line"),
+            gridLineColor: GRID,
+            axisLineColor: AXIS,
             gridLineWidth: 1,
             interactionModel: mouseOnly(),
             axes: {
@@ -85,12 +85,6 @@ class LineChart {
 
     zoom(range) {
         if (this.graph) this.graph.updateOptions({dateWindow: range});
-    }
-
-    resize(width, height) {
-        if (!this.graph) return;
-        if (width) this.graph.resize(width, height);
-        else this.graph.resize();
     }
 
     /** What dygraphs draws of a line: its values, its average, or both. */
@@ -196,10 +190,6 @@ class LineChart {
                 const text = shortNumber(stretch.value);
                 const left = from - 3 - context.measureText(text).width > area.x;
                 context.textAlign = left ? "right" : "left";
-                context.lineWidth = 4;
-                context.lineJoin = "round";
-                context.strokeStyle = styleColor("back");
-                context.strokeText(text, left ? from - 5 : to + 5, area.y + 18);
                 context.fillText(text, left ? from - 5 : to + 5, area.y + 18);
             }
         }

@@ -43,10 +43,6 @@ class HeatMaps {
         this.redraw();
     }
 
-    resize(width) {
-        this.redraw(width);
-    }
-
     /** Lowest and highest finite value, and whether the scale is logarithmic. */
     rangeOf(runs) {
         let low = Infinity;
@@ -86,9 +82,10 @@ class HeatMaps {
         this.scale.replaceChildren(...parts);
     }
 
+    /** `width`: that of each map, if not that of its place. */
     redraw(width) {
         for (const drawing of this.drawings) {
-            const space = (this.drawings.length === 1 && width) || drawing.box.clientWidth || 320;
+            const space = width || drawing.box.clientWidth || 320;
             drawing.box.replaceChildren(this.map(drawing, space));
         }
         const size = this.drawings.reduce((most, drawing) => Math.max(most, drawing.size), 1);

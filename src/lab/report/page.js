@@ -23,7 +23,7 @@ const TROUBLE = ["non_finite", "divergence", "stall", "rewind", "resume", "inter
 function groupRuns() {
     const curves = data.rates.curves;
     const all = curves.reduce((sum, curve) => sum + curve.points.length, 0);
-    if (data.runs.length <= 8 || all < data.runs.length || curves.length < 2 || curves.length > PALETTE.light.length) return null;
+    if (data.runs.length <= 8 || all < data.runs.length || curves.length < 2 || curves.length > PALETTE.length) return null;
     curves.forEach((curve, i) => curve.points.forEach((point) => (data.runs[point.run].line = i)));
     return curves.map((curve) => curve.label);
 }
@@ -256,35 +256,28 @@ function drawAll() {
     next();
 }
 
-function drawAgain() {
-    repaintSwatches();
-    if (rateChart) rateChart.draw();
-    redraw();
-}
-
-darkScreen.addEventListener("change", drawAgain);
-
 let resizing = 0;
 window.addEventListener("resize", () => {
     clearTimeout(resizing);
     resizing = setTimeout(() => figures.forEach((figure) => figure instanceof HeatMaps && figure.redraw()), 120);
 });
 
-// On paper everything is open, light, and as wide as a sheet of A4 between its margins.
-const PRINT_WIDTH = 680;
+// On paper everything is open, and as wide as a sheet of A4 between its margins. Canvases cannot be drawn anew while
+// the browser prints: they are scaled.
+const PAPER_WIDTH = 680;
+const HALF_PAPER = (PAPER_WIDTH - 28) / 2;
 let closed = [];
 window.addEventListener("beforeprint", () => {
-    printing = true;
     closed = Array.from(document.querySelectorAll(".case details:not([open])"));
     for (const details of closed) details.open = true;
-    document.body.style.width = `${PRINT_WIDTH}px`;
-    drawAgain();
+    for (const plot of document.querySelectorAll(".plot"))
+        plot.style.setProperty("--on-paper", Math.min(1, (plot.closest(".pair") ? HALF_PAPER : PAPER_WIDTH) / plot.clientWidth));
+    for (const figure of figures)
+        if (figure instanceof HeatMaps) figure.redraw(figure.drawings.length === 1 ? PAPER_WIDTH : HALF_PAPER);
 });
 window.addEventListener("afterprint", () => {
-    printing = false;
     for (const details of closed) details.open = false;
-    document.body.style.width = "";
-    drawAgain();
+    for (const figure of figures) if (figure instanceof HeatMaps) figure.redraw();
 });
 
 build();

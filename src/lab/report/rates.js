@@ -89,8 +89,8 @@ class RateChart {
             dateWindow: [rates[0] / 1.2, rates[rates.length - 1] * 1.2],
             yRangePad: 18,
             animatedZooms: false,
-            gridLineColor: styleColor("grid"),
-            axisLineColor: styleColor("line"),
+            gridLineColor: GRID,
+            axisLineColor: AXIS,
             gridLineWidth: 1,
             interactionModel: mouseOnly(),
             axes: {
@@ -114,11 +114,5 @@ class RateChart {
             rows.push(tooltip.row(i, this.curves[i].label || "all runs", text));
         });
         tooltip.show(event.clientX || 0, event.clientY || 0, el("b", {}, `learning rate ${shortNumber(lr, 4)}`), rows);
-    }
-
-    resize(width, height) {
-        if (!this.graph) return;
-        if (width) this.graph.resize(width, height);
-        else this.graph.resize();
     }
 }
