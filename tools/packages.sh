@@ -34,8 +34,9 @@ END
 usage() {
     echo "usage: tools/packages.sh [--list] ROLE..."
     echo "Installs the packages of each role: build (compile and test), python (tests against other programs),"
-    echo "browser (tests of report pages), check (format, clang-tidy and a second compiler), clang (its sanitizers and"
-    echo "libFuzzer). --list prints their names and installs nothing."
+    echo "browser (tests of report pages; Ubuntu has Chromium as a snap alone: install any Chrome there), check (format,"
+    echo "clang-tidy and a second compiler), clang (its sanitizers and libFuzzer). --list prints their names and installs"
+    echo "nothing."
 }
 
 list=false

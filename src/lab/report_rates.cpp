@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "ballast/config/describe.h"
+#include "ballast/config/placement.h"
 #include "ballast/lab/report.h"
 
 namespace ballast {
@@ -15,6 +16,10 @@ namespace {
 /// Keys in which the runs of one curve may differ.
 constexpr auto kWithinCurve = std::to_array<std::string_view>({"name", "seed", "optimizer.lr", "schedule.final_lr"});
 constexpr std::string_view kPlacement = "model.norm.placement";
+
+std::string_view placement_name(const ReportedRun& run) {
+    return placement_row(run.record.config.model.norm.placement).name;
+}
 
 bool has_diverged(const RunSummary& summary) {
     return summary.verdict == "diverged" || summary.verdict == "non_finite";
@@ -26,7 +31,7 @@ std::string curve_label(const ReportedRun& run, const ReportedRun& first, const 
     for (const KeyDifference& difference : diff(first.record.config, run.record.config))
         values[difference.path] = difference.b;
     std::string label;
-    if (keys.contains(std::string(kPlacement))) label = to_string(run.record.config.model.norm.placement);
+    if (keys.contains(std::string(kPlacement))) label = placement_name(run);
     for (const std::string& key : keys) {
         if (key == kPlacement) continue;
         // A key that is not in the difference has the value of the first run, which needs no words.
@@ -41,7 +46,7 @@ std::string curve_label(const ReportedRun& run, const ReportedRun& first, const 
 void shorten_labels(RateCurves& rates, const Report& report) {
     std::map<std::string_view, int> times;
     const auto placement = [&](const RateCurve& curve) {
-        return to_string(report.runs[curve.points.front().run].record.config.model.norm.placement);
+        return placement_name(report.runs[curve.points.front().run]);
     };
     for (const RateCurve& curve : rates.curves)
         ++times[placement(curve)];

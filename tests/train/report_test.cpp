@@ -24,7 +24,7 @@ namespace {
 
 struct RunOptions {
     double lr = 1e-3;
-    Placement placement = Placement::pre;
+    std::string_view placement = "pre";
     std::uint64_t seed = 1;
     std::string verdict = "stable"; ///< empty: no summary
     double first_loss = 4;
@@ -34,12 +34,12 @@ struct RunOptions {
 };
 
 /// A run directory as training leaves it.
-fs::path make_run(const fs::path& path, const RunOptions& options = {}) {
+fs::path make_run(const fs::path& path, const RunOptions& options = RunOptions()) {
     Config config;
     config.name = "run";
     config.seed = options.seed;
     config.optimizer.lr = options.lr;
-    config.model.norm.placement = options.placement;
+    REQUIRE(from_string(options.placement, config.model.norm.placement));
     config.data.path = "/nowhere/text.txt";
     config.train.steps = options.steps;
     resolve(config);
@@ -153,8 +153,8 @@ TEST_CASE("final loss against learning rate, a curve for each placement") {
     add({.lr = 1e-2, .seed = 2, .final_loss = 2, .final_val_loss = 2.75});
     add({.lr = 1e-3, .final_loss = 3, .final_val_loss = 3});
     add({.lr = 1, .verdict = "diverged", .final_loss = 9});
-    add({.lr = 1e-2, .placement = Placement::post, .final_loss = 3, .final_val_loss = 3});
-    add({.lr = 1e-3, .placement = Placement::post, .final_loss = 5, .final_val_loss = 5}); // worse than at its start
+    add({.lr = 1e-2, .placement = "post", .final_loss = 3, .final_val_loss = 3});
+    add({.lr = 1e-3, .placement = "post", .final_loss = 5, .final_val_loss = 5}); // worse than at its start
     add({.lr = 1e-1, .verdict = ""});
 
     const RateCurves rates = rate_curves(read_report(paths));
@@ -215,7 +215,8 @@ TEST_CASE("keys in which runs differ, or one run differs from the defaults") {
           Json::parse(R"([{"key": "optimizer.lr", "values": ["0.001", "0.5", "0.001"]},
                           {"key": "seed", "values": ["1", "1", "7"]}])"));
     const Json alone = data_of(read_report(std::vector<fs::path>{paths[1]})).at("differences");
-    const auto lr = std::find_if(alone.begin(), alone.end(), [](const Json& row) { return row.at("key") == "optimizer.lr"; });
+    const auto lr =
+        std::find_if(alone.begin(), alone.end(), [](const Json& row) { return row.at("key") == "optimizer.lr"; });
     REQUIRE(lr != alone.end());
     CHECK(lr->at("default") == "0.001");
 }

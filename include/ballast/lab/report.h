@@ -41,9 +41,9 @@ Report read_report(std::span<const std::filesystem::path> runs);
 /// A point of the curve of final loss against learning rate.
 struct RatePoint {
     double lr = 0;
-    double loss = 0;         ///< min(final loss, loss of the first step), which is also that of a run that diverged
-    bool diverged = false;   ///< or met a value that is not finite
-    std::size_t run = 0;     ///< of Report::runs
+    double loss = 0;       ///< min(final loss, loss of the first step), which is also that of a run that diverged
+    bool diverged = false; ///< or met a value that is not finite
+    std::size_t run = 0;   ///< of Report::runs
 };
 
 /// Runs that differ in nothing but their learning rate, its end, seed and name.
@@ -64,8 +64,8 @@ struct RateCurves {
 /// run that has not diverged has one.
 RateCurves rate_curves(const Report& report);
 
-/// The page, in UTF-8. Equal records give equal pages. A run of more than kMostPoints steps is drawn as the mean, lowest
-/// and highest value of groups of consecutive steps, and the page says so.
+/// The page, in UTF-8. Equal records give equal pages. A run of more than kMostPoints steps is drawn as the mean,
+/// lowest and highest value of groups of consecutive steps, and the page says so.
 std::string report_page(const Report& report);
 inline constexpr std::int64_t kMostPoints = 20000;
 

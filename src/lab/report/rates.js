@@ -31,7 +31,7 @@ class RateChart {
     best(curve) {
         const means = this.means(curve);
         const best = means.reduce((a, b) => (b.mean < a.mean ? b : a));
-        return [shortNumber(best.mean, 4), shortNumber(best.lr, 3)];
+        return [lossText(best.mean), shortNumber(best.lr, 3)];
     }
 
     /** The points of a curve by learning rate: {lr, mean, low, high, points}. */

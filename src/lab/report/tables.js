@@ -20,7 +20,12 @@ function verdictBadge(run) {
 
 function numberCell(value, digits, text = (number) => shortNumber(number, digits)) {
     const none = value === null || value === undefined;
-    return el("td", {class: "number", title: none ? null : String(value)}, none ? "–" : text(Number(value.toPrecision(digits || 17))));
+    return el("td", {class: "number", title: none ? null : String(value)}, none ? "–" : text(digits ? Number(value.toPrecision(digits)) : value));
+}
+
+/** Losses stand below each other: all have three decimals. */
+function lossText(loss) {
+    return Number.isFinite(loss) && Math.abs(loss) < 1e4 ? loss.toFixed(3) : shortNumber(loss);
 }
 
 /** A member of the summary as a number; null when there is none. */
@@ -43,15 +48,15 @@ function runTable(runs, toggle) {
     ];
     const rows = runs.map((run) => {
         const steps = run.columns.step.length > 0 ? run.columns.step[run.columns.step.length - 1] : 0;
-        const name = el("span", {class: "name", title: run.path}, run.label);
+        const name = el("span", {title: run.path, style: `min-width: ${Math.min(run.label.length, 24)}ch`}, run.label);
         const box = el("input", {type: "checkbox", checked: run.shown, "aria-label": `show ${run.label}`});
         const row = el("tr", {class: run.shown ? null : "hidden-run"},
             el("td", {class: "run"}, runs.length > 1 ? el("label", {}, box, swatch(run.line), name) : name),
             el("td", {}, verdictBadge(run)),
             el("td", {class: "number"}, steps === run.planned_steps ? grouped(steps) : `${grouped(steps)} of ${grouped(run.planned_steps)}`),
-            numberCell(run.summary ? summaryNumber(run, "final_loss") : lastLoss(run)),
-            numberCell(summaryNumber(run, "final_val_loss")),
-            numberCell(summaryNumber(run, "best_val_loss")),
+            numberCell(run.summary ? summaryNumber(run, "final_loss") : lastLoss(run), null, lossText),
+            numberCell(summaryNumber(run, "final_val_loss"), null, lossText),
+            numberCell(summaryNumber(run, "best_val_loss"), null, lossText),
             numberCell(summaryNumber(run, "loss_spikes")),
             numberCell(summaryNumber(run, "tokens_per_second"), 3, grouped),
             el("td", {class: "number"}, duration(summaryNumber(run, "seconds"))));
