@@ -328,6 +328,11 @@ def test_controls_and_mouse(lab, browser):
         browser.evaluate(f"document.getElementById('{box_id}').click()")
     assert browser.evaluate("[state.raw, state.logLoss, state.logStep]") == [False, True, True]
     assert browser.evaluate("figures[0].graph.layout_.points.flat().some(point => point.x >= 0 && point.x <= 1 && point.y > 0)")
+    # Marks of events lie where the lines have their steps.
+    browser.evaluate("figures[0].graph.updateOptions({})")
+    distance = browser.evaluate("Math.max(...figures[0].graph.layout_.points.flat().map(point => Math.abs(point.canvasx "
+                                "- figures[0].placeOf(point.xval, figures[0].graph.plotter_.area, figures[0].graph))))")
+    assert distance < 0.01
     browser.evaluate("document.querySelector('#runs input').click()")
     assert browser.evaluate("new Set(figures[0].shown.map(line => line.run.label)).has('stable')") is False
     assert browser.complaints() == []

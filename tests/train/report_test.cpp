@@ -29,7 +29,7 @@ struct RunOptions {
     std::string verdict = "stable"; ///< empty: no summary
     double first_loss = 4;
     double final_loss = 2;
-    std::optional<double> final_val_loss;
+    std::optional<double> final_val_loss = {};
     std::int64_t steps = 3;
 };
 

@@ -147,6 +147,11 @@ class LineChart {
         return limit > 0 && highest > 1.3 * limit ? limit : null;
     }
 
+    /** Where a step lies in the plot; dygraphs' toDomXCoord does not know logarithmic axes. */
+    placeOf(step, area, graph) {
+        return area.x + graph.toPercentXCoord(step) * area.w;
+    }
+
     /** Signs of events and of values that are not finite, along the upper edge. */
     drawMarks(context, area, graph) {
         context.save();
@@ -164,7 +169,7 @@ class LineChart {
             const spikes = (event) => event.kind.endsWith("_spike");
             const events = line.run.events.filter((event) => this.options.events.includes(event.kind));
             for (const event of [...events.filter((one) => !spikes(one)), ...events.filter(spikes)]) {
-                const x = graph.toDomXCoord(Math.max(event.step, 1));
+                const x = this.placeOf(Math.max(event.step, 1), area, graph);
                 if (!within(x)) continue;
                 context.strokeStyle = withAlpha(color, event.kind.endsWith("_spike") ? 0.18 : 0.7);
                 context.setLineDash(event.kind.endsWith("_spike") ? [] : [4, 3]);
@@ -182,8 +187,8 @@ class LineChart {
         for (const line of this.shown) {
             const {color} = lineStyle(line.run.line);
             for (const stretch of line.odd) {
-                const from = Math.max(graph.toDomXCoord(stretch.from), area.x);
-                const to = Math.min(graph.toDomXCoord(stretch.to), area.x + area.w);
+                const from = Math.max(this.placeOf(stretch.from, area, graph), area.x);
+                const to = Math.min(this.placeOf(stretch.to, area, graph), area.x + area.w);
                 if (!within(from) || !within(to)) continue;
                 context.fillStyle = color;
                 context.fillRect(from - 1.5, area.y + 15, Math.max(to - from, 0) + 3, 3);

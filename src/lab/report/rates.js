@@ -56,6 +56,7 @@ class RateChart {
         })]);
         this.legend.replaceChildren(...(this.curves.length < 2 ? [] : this.curves.map((curve, i) => el("span", {}, swatch(i), curve.label))));
         if (this.graph) this.graph.destroy();
+        const margin = Math.pow(rates[rates.length - 1] / rates[0], 0.06);
         const point = (graph, name, context, x, y, color, size, row) => {
             const mean = curves[Number(name)].get(rates[row]);
             context.fillStyle = color;
@@ -86,7 +87,7 @@ class RateChart {
             connectSeparatedPoints: true,
             legend: "never",
             labelsDiv: document.createElement("div"),
-            dateWindow: [rates[0] / 1.2, rates[rates.length - 1] * 1.2],
+            dateWindow: [rates[0] / margin, rates[rates.length - 1] * margin],
             yRangePad: 18,
             animatedZooms: false,
             gridLineColor: GRID,
@@ -94,7 +95,7 @@ class RateChart {
             gridLineWidth: 1,
             interactionModel: mouseOnly(),
             axes: {
-                x: {logscale: true, axisLabelFormatter: (lr) => shortNumber(lr, 1), pixelsPerLabel: 45, ticker: logTicks},
+                x: {logscale: true, axisLabelFormatter: (lr) => shortNumber(lr, 1), axisLabelWidth: 44, ticker: logTicks},
                 y: {axisLabelFormatter: (value) => shortNumber(value, 3), axisLabelWidth: 52},
             },
             highlightCallback: (event, lr) => this.showValues(event, lr, curves),
