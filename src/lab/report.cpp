@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <system_error>
+#include <utility>
 
 #include "ballast/base/error.h"
 #include "ballast/base/file.h"
@@ -59,7 +60,9 @@ Report read_report(std::span<const fs::path> paths) {
         try {
             report.runs.push_back(read_reported_run(path));
         } catch (const Error& error) {
-            report.unreadable.push_back({path, error.what()});
+            std::string what = error.what();
+            if (const std::string prefix = path.string() + ": "; what.starts_with(prefix)) what.erase(0, prefix.size());
+            report.unreadable.push_back({path, std::move(what)});
         }
     }
     label_runs(report.runs);

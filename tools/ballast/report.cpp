@@ -59,13 +59,13 @@ int write_report(const ReportOptions& options) {
         throw UsageError("--out: " + printable(options.out, 200) + "; expected a file whose name ends in .html");
     const Report report = read_report(runs_of(options.runs));
     for (const UnreadableRun& run : report.unreadable)
-        print_error(run.problem);
-    if (report.runs.empty()) return kFailure;
+        print_error(run.path.string() + ": left out: " + run.problem);
+    if (report.runs.empty()) throw UsageError("none of the runs can be read; no page is written");
     const std::string page = report_page(report);
     write_file_atomic(out, page);
     std::printf("%s: %zu run%s, %s\n", options.out.c_str(), report.runs.size(), report.runs.size() == 1 ? "" : "s",
                 byte_size(static_cast<double>(page.size())).c_str());
-    return report.unreadable.empty() ? kDone : kFailure;
+    return kDone;
 }
 
 } // namespace

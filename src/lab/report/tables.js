@@ -74,7 +74,7 @@ function unreadableBox(unreadable) {
     if (unreadable.length === 0) return null;
     return el("div", {class: "alert", id: "unreadable"},
         el("strong", {}, unreadable.length === 1 ? "One run could not be read and is not on this page:" : `${unreadable.length} runs could not be read and are not on this page:`),
-        el("ul", {}, unreadable.map((run) => el("li", {}, run.problem.includes(run.path) ? run.problem : `${run.path}: ${run.problem}`))));
+        el("ul", {}, unreadable.map((run) => el("li", {}, `${run.path}: ${run.problem}`))));
 }
 
 function causeBox(cause, number) {
