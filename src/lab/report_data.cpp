@@ -195,7 +195,8 @@ Json rates_json(const Report& report) {
                               {"run", point.run}});
         curves.push_back({{"label", curve.label},
                           {"points", std::move(points)},
-                          {"sensitivity", optional_value(curve.sensitivity)}});
+                          {"sensitivity", optional_value(curve.sensitivity)},
+                          {"standard_error", optional_value(curve.standard_error)}});
     }
     return {{"validation", rates.validation}, {"curves", std::move(curves)}};
 }

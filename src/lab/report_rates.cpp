@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 #include <string_view>
 
@@ -55,21 +57,40 @@ void shorten_labels(RateCurves& rates, const Report& report) {
         if (times[placement(curve)] == 1) curve.label = placement(curve);
 }
 
-std::optional<double> sensitivity_of(const std::vector<RatePoint>& points) {
-    std::map<double, std::vector<double>> by_rate;
-    for (const RatePoint& point : points)
-        by_rate[point.lr].push_back(point.loss);
-    if (by_rate.size() < 2) return {};
-    double best = std::numeric_limits<double>::infinity();
+/// Losses of one seed by learning rate.
+using SeedLosses = std::map<double, double>;
+
+double sensitivity_of(const SeedLosses& losses) {
     double sum = 0;
-    for (const auto& [lr, losses] : by_rate) {
-        double mean = 0;
-        for (const double loss : losses)
-            mean += loss / static_cast<double>(losses.size());
-        sum += mean;
-        best = std::min(best, mean);
+    double best = std::numeric_limits<double>::infinity();
+    for (const auto& [lr, loss] : losses) {
+        sum += loss;
+        best = std::min(best, loss);
     }
-    return sum / static_cast<double>(by_rate.size()) - best;
+    return sum / static_cast<double>(losses.size()) - best;
+}
+
+/// Sets the sensitivity, over the seeds that have every learning rate of the curve.
+void find_sensitivity(RateCurve& curve, const Report& report) {
+    std::map<std::uint64_t, SeedLosses> seeds;
+    std::set<double> rates;
+    for (const RatePoint& point : curve.points) {
+        seeds[report.runs[point.run].record.config.seed][point.lr] = point.loss;
+        rates.insert(point.lr);
+    }
+    if (rates.size() < 2) return;
+    std::vector<double> found;
+    for (const auto& [seed, losses] : seeds)
+        if (losses.size() == rates.size()) found.push_back(sensitivity_of(losses));
+    if (found.empty()) return;
+    const auto count = static_cast<double>(found.size());
+    const double mean = std::accumulate(found.begin(), found.end(), 0.0) / count;
+    curve.sensitivity = mean;
+    if (found.size() < 2) return;
+    double squares = 0;
+    for (const double value : found)
+        squares += (value - mean) * (value - mean);
+    curve.standard_error = std::sqrt(squares / (count - 1) / count);
 }
 
 } // namespace
@@ -80,6 +101,7 @@ RateCurves rate_curves(const Report& report) {
     for (std::size_t i = 0; i < report.runs.size(); ++i) {
         const ReportedRun& run = report.runs[i];
         if (!run.summary || run.summary->verdict == "interrupted" || run.record.steps.empty()) continue;
+        if (!std::isfinite(run.record.steps.front().loss)) continue; // nothing to compare with
         finished.push_back(i);
         rates.insert(run.record.config.optimizer.lr);
     }
@@ -107,7 +129,7 @@ RateCurves rate_curves(const Report& report) {
         const auto curve = std::find_if(found.curves.begin(), found.curves.end(),
                                         [&](const RateCurve& known) { return known.label == label; });
         if (curve == found.curves.end())
-            found.curves.push_back({label, {point}, {}});
+            found.curves.push_back({label, {point}, {}, {}});
         else
             curve->points.push_back(point);
     }
@@ -115,10 +137,11 @@ RateCurves rate_curves(const Report& report) {
     for (RateCurve& curve : found.curves) {
         std::stable_sort(curve.points.begin(), curve.points.end(),
                          [](const RatePoint& a, const RatePoint& b) { return a.lr < b.lr; });
-        curve.sensitivity = sensitivity_of(curve.points);
+        find_sensitivity(curve, report);
     }
-    const bool has_curve = std::any_of(found.curves.begin(), found.curves.end(),
-                                       [](const RateCurve& curve) { return curve.sensitivity.has_value(); });
+    const bool has_curve = std::any_of(found.curves.begin(), found.curves.end(), [](const RateCurve& curve) {
+        return curve.points.front().lr < curve.points.back().lr;
+    });
     return has_curve ? found : RateCurves{};
 }
 

@@ -168,9 +168,18 @@ TEST_CASE("final loss against learning rate, a curve for each placement") {
     CHECK(pre.points[3].loss == 4);
     CHECK(pre.points[3].run == 3);
     REQUIRE(pre.sensitivity.has_value());
-    CHECK(*pre.sensitivity == Approx((3 + 2.5 + 4) / 3 - 2.5));
+    CHECK(*pre.sensitivity == Approx((3 + 2.25 + 4) / 3 - 2.25)); // the second seed lacks two of the rates
+    CHECK_FALSE(pre.standard_error.has_value());
     CHECK(rates.curves[1].label == "post");
     CHECK(rates.curves[1].points[0].loss == 4);
+
+    // Both seeds of two rates.
+    add({.lr = 1e-3, .seed = 2, .final_loss = 3, .final_val_loss = 3.5});
+    add({.lr = 1, .seed = 2, .verdict = "non_finite", .final_loss = std::nan("")});
+    const RateCurve seeds = rate_curves(read_report(paths)).curves[0];
+    const double first = (3 + 2.25 + 4) / 3 - 2.25, second = (3.5 + 2.75 + 4) / 3 - 2.75;
+    CHECK(seeds.sensitivity.value() == Approx((first + second) / 2));
+    CHECK(seeds.standard_error.value() == Approx(std::abs(first - second) / 2));
 
     // The last batch counts where a run that did not diverge has no validation loss.
     add({.lr = 1e-4, .final_loss = 3.5});

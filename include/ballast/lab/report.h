@@ -50,9 +50,11 @@ struct RatePoint {
 struct RateCurve {
     std::string label;             ///< "post", "pre, model.qk_norm true"; empty: there is one curve
     std::vector<RatePoint> points; ///< by learning rate
-    /// Mean over the learning rates of the loss (the mean of its seeds) less the lowest: the learning rate sensitivity
-    /// of Wortsman et al. (2309.14322, section 2.2). Not there for a single learning rate.
+    /// Learning rate sensitivity (Wortsman et al., 2309.14322, section 2.2): mean over the learning rates of the loss,
+    /// less the lowest; the mean over the seeds that have every learning rate, with its standard error where there are
+    /// several. Not there for a single learning rate.
     std::optional<double> sensitivity;
+    std::optional<double> standard_error;
 };
 
 struct RateCurves {

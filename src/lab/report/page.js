@@ -184,7 +184,8 @@ function longestRun() {
 }
 
 function defaultSpan() {
-    const wanted = longestRun() / 100;
+    const steps = longestRun();
+    const wanted = Math.max(steps / 100, Math.min(steps / 25, 10));
     return SPANS.reduce((best, span) => (span <= wanted ? span : best), 1);
 }
 

@@ -17,13 +17,14 @@ class RateChart {
 
     table() {
         const row = (curve, i) => el("tr", {},
-            el("td", {class: "run"}, el("div", {class: "map-title"}, swatch(i), curve.label || "all runs")),
+            el("td", {class: "run"}, el("div", {class: "map-title"}, swatch(i), nameSpan(curve.label || "all runs"))),
             ...this.best(curve).map((text) => el("td", {class: "number"}, text)),
-            el("td", {class: "number", title: String(curve.sensitivity)}, shortNumber(curve.sensitivity, 4)),
+            el("td", {class: "number", title: String(curve.sensitivity)},
+                shortNumber(curve.sensitivity, 4) + (curve.standard_error === null ? "" : ` ± ${shortNumber(curve.standard_error, 2)}`)),
             el("td", {class: "number"}, `${curve.points.filter((point) => point.diverged).length} of ${curve.points.length}`));
         return el("div", {class: "scroll"}, el("table", {id: "rates"},
             el("thead", {}, el("tr", {}, el("th", {}, "Runs"), el("th", {class: "number"}, "Best loss"), el("th", {class: "number"}, "at learning rate"),
-                el("th", {class: "number", title: "Mean over learning rates of min(final loss, loss at start) less the best: Wortsman et al., 2309.14322"}, "LR sensitivity"),
+                el("th", {class: "number", title: "Mean over learning rates of min(final loss, loss at start) less the best, and its standard error over seeds: Wortsman et al., 2309.14322"}, "LR sensitivity"),
                 el("th", {class: "number"}, "Diverged"))),
             el("tbody", {}, this.curves.map(row))));
     }

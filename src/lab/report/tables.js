@@ -23,6 +23,11 @@ function numberCell(value, digits, text = (number) => shortNumber(number, digits
     return el("td", {class: "number", title: none ? null : String(value)}, none ? "–" : text(digits ? Number(value.toPrecision(digits)) : value));
 }
 
+/** A name that breaks into lines only when it is long. */
+function nameSpan(name, title) {
+    return el("span", {title, style: `min-width: ${Math.min(name.length, 24)}ch`}, name);
+}
+
 /** Losses stand below each other: all have three decimals. */
 function lossText(loss) {
     return Number.isFinite(loss) && Math.abs(loss) < 1e4 ? loss.toFixed(3) : shortNumber(loss);
@@ -48,7 +53,7 @@ function runTable(runs, toggle) {
     ];
     const rows = runs.map((run) => {
         const steps = run.columns.step.length > 0 ? run.columns.step[run.columns.step.length - 1] : 0;
-        const name = el("span", {title: run.path, style: `min-width: ${Math.min(run.label.length, 24)}ch`}, run.label);
+        const name = nameSpan(run.label, run.path);
         const box = el("input", {type: "checkbox", checked: run.shown, "aria-label": `show ${run.label}`});
         const row = el("tr", {class: run.shown ? null : "hidden-run"},
             el("td", {class: "run"}, runs.length > 1 ? el("label", {}, box, swatch(run.line), name) : name),
