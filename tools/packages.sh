@@ -16,9 +16,11 @@ build   libspdlog-dev
 build   nlohmann-json3-dev
 build   librandom123-dev
 build   libcli11-dev
+build   libjs-dygraphs
 build   catch2
 python  python3             python3 --version
 python  python3-venv        python3 -c "import ensurepip"
+browser chromium            chromium --version || chromium-browser --version || google-chrome --version
 check   clang-format-14
 check   clang-tidy-14
 check   clang-14
@@ -32,8 +34,9 @@ END
 usage() {
     echo "usage: tools/packages.sh [--list] ROLE..."
     echo "Installs the packages of each role: build (compile and test), python (tests against other programs),"
-    echo "check (format, clang-tidy and a second compiler), clang (its sanitizers and libFuzzer). --list prints their"
-    echo "names and installs nothing."
+    echo "browser (tests of report pages; Ubuntu has Chromium as a snap alone: install any Chrome there), check (format,"
+    echo "clang-tidy and a second compiler), clang (its sanitizers and libFuzzer). --list prints their names and installs"
+    echo "nothing."
 }
 
 list=false
@@ -42,7 +45,7 @@ for argument; do
     case $argument in
         -h | --help) usage; exit 0 ;;
         --list) list=true ;;
-        build | python | check | clang) roles+="$argument " ;;
+        build | python | browser | check | clang) roles+="$argument " ;;
         *) echo "tools/packages.sh: unknown role '$argument'" >&2; usage >&2; exit 2 ;;
     esac
 done

@@ -9,8 +9,8 @@ usage: tools/test.sh [--all] [--preset NAME] [--werror] [CTEST-OPTION...]
 
 Installs what it needs (apt, with sudo where needed), builds, and runs every C++ test but those labelled `long`.
 
-  --all          also the long tests, and the comparisons with PyTorch and other programs (tests/interop), in a
-                 Python virtual environment that it makes under build/
+  --all          also the long tests, and tests/interop: comparisons with PyTorch and other programs, and reports in
+                 Chromium, by a Python virtual environment that it makes under build/
   --preset NAME  release (the default), dev, asan, ubsan, sanitize (both), tsan or coverage
   --werror       compiler warnings are errors
 
@@ -38,7 +38,7 @@ while [[ $# -gt 0 ]]; do
 done
 
 roles=(build)
-if $all; then roles+=(python); fi
+if $all; then roles+=(python browser); fi
 if [[ $preset == tsan ]]; then roles+=(clang); fi
 tools/packages.sh "${roles[@]}"
 

@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <set>
+#include <string_view>
+
+#include "ballast/config/describe.h"
+#include "ballast/config/placement.h"
+#include "ballast/lab/report.h"
+
+namespace ballast {
+
+namespace {
+
+/// Keys in which the runs of one curve may differ.
+constexpr auto kWithinCurve = std::to_array<std::string_view>({"name", "seed", "optimizer.lr", "schedule.final_lr"});
+constexpr std::string_view kPlacement = "model.norm.placement";
+
+std::string_view placement_name(const ReportedRun& run) {
+    return placement_row(run.record.config.model.norm.placement).name;
+}
+
+bool has_diverged(const RunSummary& summary) {
+    return summary.verdict == "diverged" || summary.verdict == "non_finite";
+}
+
+/// What tells the run's curve from others: `key value` for each key in which any two runs differ, placement first.
+std::string curve_label(const ReportedRun& run, const ReportedRun& first, const std::set<std::string>& keys) {
+    std::map<std::string, std::string> values;
+    for (const KeyDifference& difference : diff(first.record.config, run.record.config))
+        values[difference.path] = difference.b;
+    std::string label;
+    if (keys.contains(std::string(kPlacement))) label = placement_name(run);
+    for (const std::string& key : keys) {
+        if (key == kPlacement) continue;
+        // A key that is not in the difference has the value of the first run, which needs no words.
+        const auto found = values.find(key);
+        if (found == values.end()) continue;
+        label += (label.empty() ? "" : ", ") + key + " " + found->second;
+    }
+    return label;
+}
+
+/// A curve that alone has its placement needs no more words: other keys may follow from it, as final_norm does.
+void shorten_labels(RateCurves& rates, const Report& report) {
+    std::map<std::string_view, int> times;
+    const auto placement = [&](const RateCurve& curve) {
+        return placement_name(report.runs[curve.points.front().run]);
+    };
+    for (const RateCurve& curve : rates.curves)
+        ++times[placement(curve)];
+    if (times.size() < 2) return;
+    for (RateCurve& curve : rates.curves)
+        if (times[placement(curve)] == 1) curve.label = placement(curve);
+}
+
+/// Losses of one seed by learning rate.
+using SeedLosses = std::map<double, double>;
+
+double sensitivity_of(const SeedLosses& losses) {
+    double sum = 0;
+    double best = std::numeric_limits<double>::infinity();
+    for (const auto& [lr, loss] : losses) {
+        sum += loss;
+        best = std::min(best, loss);
+    }
+    return sum / static_cast<double>(losses.size()) - best;
+}
+
+/// Sets the sensitivity, over the seeds that have every learning rate of the curve.
+void find_sensitivity(RateCurve& curve, const Report& report) {
+    std::map<std::uint64_t, SeedLosses> seeds;
+    std::set<double> rates;
+    for (const RatePoint& point : curve.points) {
+        seeds[report.runs[point.run].record.config.seed][point.lr] = point.loss;
+        rates.insert(point.lr);
+    }
+    if (rates.size() < 2) return;
+    std::vector<double> found;
+    for (const auto& [seed, losses] : seeds)
+        if (losses.size() == rates.size()) found.push_back(sensitivity_of(losses));
+    if (found.empty()) return;
+    const auto count = static_cast<double>(found.size());
+    const double mean = std::accumulate(found.begin(), found.end(), 0.0) / count;
+    curve.sensitivity = mean;
+    if (found.size() < 2) return;
+    double squares = 0;
+    for (const double value : found)
+        squares += (value - mean) * (value - mean);
+    curve.standard_error = std::sqrt(squares / (count - 1) / count);
+}
+
+} // namespace
+
+RateCurves rate_curves(const Report& report) {
+    std::vector<std::size_t> finished;
+    std::set<double> rates;
+    for (std::size_t i = 0; i < report.runs.size(); ++i) {
+        const ReportedRun& run = report.runs[i];
+        if (!run.summary || run.summary->verdict == "interrupted" || run.record.steps.empty()) continue;
+        if (!std::isfinite(run.record.steps.front().loss)) continue; // nothing to compare with
+        finished.push_back(i);
+        rates.insert(run.record.config.optimizer.lr);
+    }
+    RateCurves found;
+    if (rates.size() < 2) return found;
+
+    found.validation = true;
+    std::set<std::string> keys;
+    const ReportedRun& first = report.runs[finished.front()];
+    for (const std::size_t i : finished) {
+        const ReportedRun& run = report.runs[i];
+        if (!has_diverged(*run.summary) && !run.summary->final_val_loss) found.validation = false;
+        for (const KeyDifference& difference : diff(first.record.config, run.record.config))
+            if (std::find(kWithinCurve.begin(), kWithinCurve.end(), difference.path) == kWithinCurve.end())
+                keys.insert(difference.path);
+    }
+
+    for (const std::size_t i : finished) {
+        const ReportedRun& run = report.runs[i];
+        const double start = run.record.steps.front().loss;
+        RatePoint point{run.record.config.optimizer.lr, start, has_diverged(*run.summary), i};
+        const double last = found.validation ? run.summary->final_val_loss.value_or(start) : run.summary->final_loss;
+        if (!point.diverged && last < start) point.loss = last;
+        const std::string label = curve_label(run, first, keys);
+        const auto curve = std::find_if(found.curves.begin(), found.curves.end(),
+                                        [&](const RateCurve& known) { return known.label == label; });
+        if (curve == found.curves.end())
+            found.curves.push_back({label, {point}, {}, {}});
+        else
+            curve->points.push_back(point);
+    }
+    shorten_labels(found, report);
+    for (RateCurve& curve : found.curves) {
+        std::stable_sort(curve.points.begin(), curve.points.end(),
+                         [](const RatePoint& a, const RatePoint& b) { return a.lr < b.lr; });
+        find_sensitivity(curve, report);
+    }
+    const bool has_curve = std::any_of(found.curves.begin(), found.curves.end(), [](const RateCurve& curve) {
+        return curve.points.front().lr < curve.points.back().lr;
+    });
+    return has_curve ? found : RateCurves{};
+}
+
+} // namespace ballast
