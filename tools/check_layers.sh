@@ -37,7 +37,7 @@ BEGIN {
     # JSON: configs, the files of a run directory, and one exception:
     # meta.json belongs to the token files it describes, so data reads it where it reads them.
     library[++n] = "^nlohmann/"
-    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory)|src/data/meta)[.](cpp|h)$"
+    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory|graft_record)|src/data/meta)[.](cpp|h)$"
 }
 
 function fail(text) { printf "%s:%d: %s\n", FILENAME, FNR, text; bad = 1 }

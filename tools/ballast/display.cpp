@@ -99,6 +99,7 @@ std::string Display::step_line(const StepRecord& record) const {
                               static_cast<long long>(record.step), static_cast<long long>(train_.steps), record.loss,
                               record.lr, record.gradient_norm, short_count(record.tokens_per_second).c_str());
     if (record.val_loss) text += format("  val %.4f", *record.val_loss);
+    if (record.val_accuracy) text += format("  right %.1f %%", 100 * *record.val_accuracy);
     return text;
 }
 
