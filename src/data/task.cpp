@@ -54,8 +54,9 @@ SyntheticTask::SyntheticTask(const TaskOptions& options) : options_(options) {
         held_out_ = static_cast<std::int64_t>(std::llround(options.val_fraction * static_cast<double>(n * n)));
         if (held_out_ == n * n || (options.val_fraction > 0 && held_out_ == 0))
             throw DataError("task modular_addition: of " + std::to_string(n * n) + " sums, " +
-                            std::to_string(held_out_) + " would be kept for validation; expected at least 1, and "
-                                                        "at least 1 to train on");
+                            std::to_string(held_out_) +
+                            " would be kept for validation; expected at least 1, and "
+                            "at least 1 to train on");
         break;
     }
     }

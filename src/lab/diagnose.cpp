@@ -167,8 +167,9 @@ double norms_at_graft(const RunRecord& run, Evidence& evidence) {
     evidence.push_back("before the first step, on the same batches: loss " + short_number(drift.loss_before) +
                        " with the old norms, " + short_number(drift.loss_after) + " with these; logits moved by " +
                        short_number(drift.mean_logit) + " on average");
-    const auto furthest = std::max_element(drift.blocks.begin(), drift.blocks.end(),
-                                           [](const BlockDrift& a, const BlockDrift& b) { return a.cosine > b.cosine; });
+    const auto furthest =
+        std::max_element(drift.blocks.begin(), drift.blocks.end(),
+                         [](const BlockDrift& a, const BlockDrift& b) { return a.cosine > b.cosine; });
     if (furthest != drift.blocks.end())
         evidence.push_back("the stream behind block " + std::to_string(furthest - drift.blocks.begin()) +
                            " has turned furthest: cosine " + short_number(furthest->cosine) + ", RMS " +
@@ -340,8 +341,8 @@ constexpr auto kSignatures = std::to_array<Signature>({
     {"norm_changed", "The run went on with other norms than its weights were trained with.",
      "go back to the norm of the checkpoint, or lower the learning rate while the weights adapt", "", norm_changed},
     {"norms_at_graft", "The run started from weights that were trained with other norms.",
-     "set init_from.calibrate=true and init_from.new_norm_warmup, lower optimizer.lr, or keep the norms of the source", "",
-     norms_at_graft},
+     "set init_from.calibrate=true and init_from.new_norm_warmup, lower optimizer.lr, or keep the norms of the source",
+     "", norms_at_graft},
     {"no_final_norm", "Nothing normalizes the residual stream before the output layer.", "set model.final_norm=on",
      "Xiong et al., 2002.04745, section 3.1", missing_final_norm},
     {"post_ln_no_warmup", "Post-LN was trained without a warm-up.",

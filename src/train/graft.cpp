@@ -58,8 +58,7 @@ void require_same_vocabulary(const GraftSource& source, const Config& config, co
         if (!more.empty()) message += "; the data also has " + more;
         if (!less.empty()) message += "; the data lacks " + less;
     }
-    const std::string name =
-        data.task() != nullptr ? "the task " + std::string(data.task()->name()) : config.data.path;
+    const std::string name = data.task() != nullptr ? "the task " + std::string(data.task()->name()) : config.data.path;
     throw DataError(message + "; a graft needs the same vocabulary, and the data is " + name);
 }
 
@@ -213,7 +212,8 @@ GraftRecord graft(const GraftSource& source, const Config& config, const Dataset
     record.calibrated = true;
     record.uncalibrated = std::exchange(record.drift, measure_drift(*source.model, model, data, batches));
     for (GraftedTensor& tensor : record.tensors)
-        if (std::find(to_fit.begin(), to_fit.end(), norm_of(tensor.name)) != to_fit.end()) tensor.note += ", then fitted";
+        if (std::find(to_fit.begin(), to_fit.end(), norm_of(tensor.name)) != to_fit.end())
+            tensor.note += ", then fitted";
     return record;
 }
 

@@ -18,7 +18,7 @@ constexpr std::int64_t kTokens = 4096;
 /// "blocks.3.ffn.pre_norm" as {"blocks.3.ffn", "pre_norm"}.
 struct NormName {
     std::string module;
-    std::string_view slot;
+    std::string slot;
 
     explicit NormName(std::string_view name) {
         const std::size_t dot = name.rfind('.');
@@ -55,7 +55,7 @@ void append(std::vector<float>& out, const Tape& tape, Var value) {
 
 /// The queries, keys or values: what their norm makes, or, in a model without it, those of the packed projection.
 void append_heads(std::vector<float>& out, const Tape& tape, const NormName& norm, const ModelConfig& model) {
-    if (const Var normalized = output_of(tape, norm.module + "." + std::string(norm.slot))) {
+    if (const Var normalized = output_of(tape, norm.module + "." + norm.slot)) {
         append(out, tape, normalized);
         return;
     }

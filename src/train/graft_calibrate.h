@@ -16,10 +16,11 @@ struct CalibrationModels {
     ParamTable& table; ///< of `after`
 };
 
-/// Fits the gains, and biases where there are any, of norms of the new model, one norm after another in the order of the
-/// pass: each feature of what the norm hands on is brought as close as it can be, in least squares over some 4096 tokens
-/// of the training split, to what the old model has in that place. A norm that has no such place, in a block that the
-/// old model does not have, stays as it is. A batchnorm's running statistics are set to those of its input first.
+/// Fits the gains, and biases where there are any, of norms of the new model, one norm after another in the order of
+/// the pass: each feature of what the norm hands on is brought as close as it can be, in least squares over some 4096
+/// tokens of the training split, to what the old model has in that place. A norm that has no such place, in a block
+/// that the old model does not have, stays as it is. A batchnorm's running statistics are set to those of its input
+/// first.
 void calibrate_norms(const CalibrationModels& models, std::span<const std::string> norms, const Config& config,
                      const Dataset& data);
 

@@ -25,13 +25,14 @@ struct FieldOf {
     std::variant<Values Owner::*...> member;
 };
 
-constexpr auto kRecordFields = std::to_array<FieldOf<GraftRecord, std::string, std::int64_t, std::vector<std::string>>>({
-    {"source", &GraftRecord::source},
-    {"source_step", &GraftRecord::source_step},
-    {"source_checksum", &GraftRecord::source_checksum},
-    {"source_config_hash", &GraftRecord::source_config_hash},
-    {"new_norms", &GraftRecord::new_norms},
-});
+constexpr auto kRecordFields =
+    std::to_array<FieldOf<GraftRecord, std::string, std::int64_t, std::vector<std::string>>>({
+        {"source", &GraftRecord::source},
+        {"source_step", &GraftRecord::source_step},
+        {"source_checksum", &GraftRecord::source_checksum},
+        {"source_config_hash", &GraftRecord::source_config_hash},
+        {"new_norms", &GraftRecord::new_norms},
+    });
 constexpr auto kTensorFields = std::to_array<FieldOf<GraftedTensor, std::string>>({
     {"name", &GraftedTensor::name},
     {"fate", &GraftedTensor::fate},

@@ -100,8 +100,8 @@ Transformer ready_model(ParamTable& table, const Config& config, std::int64_t vo
 } // namespace
 
 Learner::Learner(const Config& config, const Dataset& data)
-    : config_(config), data_(data), model_(ready_model(table_, config, data.vocab_size())), statistics_(table_, config.model.norm.momentum),
-      optimizer_(config.optimizer, table_), tape_(ops::registry()),
+    : config_(config), data_(data), model_(ready_model(table_, config, data.vocab_size())),
+      statistics_(table_, config.model.norm.momentum), optimizer_(config.optimizer, table_), tape_(ops::registry()),
       inputs_(static_cast<std::size_t>(tokens_per_step())), targets_(inputs_.size()) {
     pin_blas();
 }

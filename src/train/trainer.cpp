@@ -112,8 +112,9 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     start.new_norm_lr_scale = before_overrides.init_from.new_norm_lr_scale;
     start.new_norm_warmup = before_overrides.init_from.new_norm_warmup;
     if (start != before_overrides.init_from)
-        throw UsageError(run.path().string() + ": has started already, so init_from cannot name another start; expected "
-                                               "ballast train with a new --out");
+        throw UsageError(run.path().string() +
+                         ": has started already, so init_from cannot name another start; expected "
+                         "ballast train with a new --out");
     std::optional<GraftRecord> grafted = read_graft_record(run.path());
     const NewestCheckpoint newest = newest_checkpoint(run.path());
     for (const std::string& reason : newest.passed_over)

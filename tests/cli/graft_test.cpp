@@ -22,8 +22,8 @@ void train_source(Workplace& work) {
 TEST_CASE("graft tells what becomes of the weights, and the run that it makes can be trained") {
     Workplace work;
     train_source(work);
-    const Workplace::Arguments post = {"graft", "small.json",  "--from",
-                                       "runs/small", "--threads", "1", "--set", "model.norm.placement=post"};
+    const Workplace::Arguments post = {"graft",     "small.json", "--from", "runs/small",
+                                       "--threads", "1",          "--set",  "model.norm.placement=post"};
     const Outcome told = work.run(post);
     CAPTURE(told.out, told.err);
     CHECK(told.status == 0);

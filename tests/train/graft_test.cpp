@@ -151,16 +151,17 @@ TEST_CASE("fitted norms are no further from the source than norms with gain 1", 
     const Lab lab;
     lab.train("pre", {"train.steps=60", "model.layers=3"});
     // Norms that are added to all that there was: each can come nearer by its own gain alone.
-    for (const Overrides& added : std::vector<Overrides>{{"model.norm.placement=sandwich"},
-                                                         {"model.norm.placement={\"pre\": true, \"post\": true}"},
-                                                         {"model.qk_norm=head"},
-                                                         {"model.qk_norm=full", "model.v_norm=head"},
-                                                         {"model.embedding.norm=true"},
-                                                         {"model.ffn.inner_norm=true"},
-                                                         {"model.embedding.norm=true", "model.norm.embedding.kind=rmsnorm"},
-                                                         {"model.embedding.norm=true", "model.norm.embedding.kind=dyt"},
-                                                         {"model.embedding.norm=true", "model.norm.embedding.kind=batchnorm"},
-                                                         {"model.embedding.norm=true", "model.norm.embedding.kind=scalenorm"}}) {
+    for (const Overrides& added :
+         std::vector<Overrides>{{"model.norm.placement=sandwich"},
+                                {"model.norm.placement={\"pre\": true, \"post\": true}"},
+                                {"model.qk_norm=head"},
+                                {"model.qk_norm=full", "model.v_norm=head"},
+                                {"model.embedding.norm=true"},
+                                {"model.ffn.inner_norm=true"},
+                                {"model.embedding.norm=true", "model.norm.embedding.kind=rmsnorm"},
+                                {"model.embedding.norm=true", "model.norm.embedding.kind=dyt"},
+                                {"model.embedding.norm=true", "model.norm.embedding.kind=batchnorm"},
+                                {"model.embedding.norm=true", "model.norm.embedding.kind=scalenorm"}}) {
         Overrides overrides = added;
         overrides.insert(overrides.end(), {"model.layers=3", "init_from.calibrate=true"});
         const GraftRecord record = lab.graft("pre", overrides);
@@ -244,8 +245,8 @@ TEST_CASE("what becomes of each tensor is told, and done", "[graft]") {
         CHECK(tensor(shorter, "embedding.positions").note == "the first 9 of 16 positions");
         CHECK(shorter.drift.is_zero());
         const GraftRecord longer = lab.graft("source", {"model.context=20"});
-        CHECK(tensor(longer, "embedding.positions").note.starts_with(
-            "the first 16 of 16 positions; 4 further ones drawn with standard deviation"));
+        CHECK(tensor(longer, "embedding.positions")
+                  .note.starts_with("the first 16 of 16 positions; 4 further ones drawn with standard deviation"));
         CHECK(longer.drift.is_zero());
     }
     SECTION("another hidden width is drawn anew") {
@@ -258,10 +259,10 @@ TEST_CASE("what becomes of each tensor is told, and done", "[graft]") {
 TEST_CASE("a grafted run goes on, verifies and replays to the bit, without its source", "[graft]") {
     const Lab lab;
     lab.train("source");
-    const Overrides changes = {"model.norm.placement=post",        "init_from.calibrate=true",
-                               "init_from.new_norm_lr_scale=0.25", "init_from.new_norm_warmup=7",
-                               "train.steps=14",                   "train.keep_checkpoints=1",
-                               "stability.snapshot_every=0"};
+    const Overrides changes = {
+        "model.norm.placement=post",   "init_from.calibrate=true", "init_from.new_norm_lr_scale=0.25",
+        "init_from.new_norm_warmup=7", "train.steps=14",           "train.keep_checkpoints=1",
+        "stability.snapshot_every=0"};
     const Config config = lab.grafted("source", changes);
     Trainer::start(config, lab.path("whole")).run({}, kNever);
     Trainer::start(config, lab.path("broken")); // killed before the first step
@@ -280,10 +281,12 @@ TEST_CASE("a grafted run goes on, verifies and replays to the bit, without its s
     StopAt stop(6, interrupt);
     MetricsSink* const sinks[] = {&stop};
     CHECK(Trainer::resume(lab.path("broken")).run(sinks, interrupt).verdict == "interrupted");
-    Trainer again = Trainer::resume(lab.path("broken"));
-    CHECK(again.state().step == 6);
-    CHECK(again.graft().value().new_norms.size() == 4);
-    again.run({}, kNever);
+    {
+        Trainer again = Trainer::resume(lab.path("broken"));
+        CHECK(again.state().step == 6);
+        CHECK(again.graft().value().new_norms.size() == 4);
+        again.run({}, kNever);
+    }
     for (const char* file : {"params.safetensors", "optim.safetensors"})
         CHECK(content(checkpoint_path(lab.path("whole"), 14) / file) ==
               content(checkpoint_path(lab.path("broken"), 14) / file));
@@ -352,9 +355,11 @@ TEST_CASE("what cannot be grafted is refused in one line", "[graft]") {
     std::ofstream(lab.path("other.txt")) << std::string(4000, 'a') + std::string(400, '~');
     CHECK_THAT(refusal("source", {"data.path=\"" + lab.path("other.txt").string() + "\""}),
                ContainsSubstring("is not that of the data (2 characters); the data also has \"~\"; the data lacks "));
-    CHECK_THAT(refusal("source", {"data.tokenizer.kind=byte"}), ContainsSubstring("is not that of the data (256 bytes)"));
+    CHECK_THAT(refusal("source", {"data.tokenizer.kind=byte"}),
+               ContainsSubstring("is not that of the data (256 bytes)"));
     CHECK_THAT(refusal("source", {"model.width=32"}), ContainsSubstring("its model.width is 16, here it is 32"));
-    CHECK_THAT(refusal("source", {"init_from.checkpoint=7"}), ContainsSubstring("has no checkpoint 7; expected newest, best or a step"));
+    CHECK_THAT(refusal("source", {"init_from.checkpoint=7"}),
+               ContainsSubstring("has no checkpoint 7; expected newest, best or a step"));
     {
         const Trainer busy = Trainer::resume(lab.path("source"));
         CHECK_THAT(refusal("source"), ContainsSubstring("a process works on this run"));

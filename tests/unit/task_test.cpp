@@ -40,14 +40,9 @@ Sequences validation(const SyntheticTask& task, std::int64_t index, std::int64_t
 }
 
 std::vector<TaskOptions> all_tasks() {
-    return {{Task::majority, 5, 9, 0.1},
-            {Task::majority, 20, 50, 0.1},
-            {Task::copy, 7, 2, 0.1},
-            {Task::copy, 20, 32, 0.1},
-            {Task::induction, 3, 8, 0.1},
-            {Task::induction, 8, 32, 0.1},
-            {Task::modular_addition, 7, 3, 0.2},
-            {Task::modular_addition, 31, 3, 0.1}};
+    return {{Task::majority, 5, 9, 0.1},         {Task::majority, 20, 50, 0.1},       {Task::copy, 7, 2, 0.1},
+            {Task::copy, 20, 32, 0.1},           {Task::induction, 3, 8, 0.1},        {Task::induction, 8, 32, 0.1},
+            {Task::modular_addition, 7, 3, 0.2}, {Task::modular_addition, 31, 3, 0.1}};
 }
 
 /// What a reader who knows the rule answers at position `at`; kNoTarget: nothing is asked.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -115,9 +116,11 @@ int eval_task(const EvalOptions& options, const TrainedModel& trained) {
     if (options.split == "train")
         throw UsageError("--split: the sequences of a task have no end; expected --split val or none");
     const Dataset data(data_options(trained.config));
-    const std::int64_t batch = trained.config.train.micro_batch;
-    const std::int64_t held_out = data.task()->held_out();
-    const std::int64_t batches = ((held_out > 0 ? held_out : kSequences) + batch - 1) / batch;
+    const std::int64_t count = data.task()->held_out() > 0 ? data.task()->held_out() : kSequences;
+    std::int64_t batch = std::min(trained.config.train.micro_batch, count);
+    while (count % batch != 0) // each held-out sum once
+        --batch;
+    const std::int64_t batches = count / batch;
     Tape tape(ops::registry());
     const Evaluation found = evaluate(tape, *trained.model, data, batch, batches, trained.config.model.context);
     const std::int64_t targets = batches * batch * data.task()->targets_per_sequence();

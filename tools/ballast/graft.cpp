@@ -91,8 +91,9 @@ int graft(const GraftOptions& options) {
     if (options.calibrate) overrides.emplace_back("init_from.calibrate=true");
     const Config config = load_config_to_use(options.config, overrides);
     if (config.init_from.run.empty())
-        throw UsageError("--from: not given, and " + options.config + " has no init_from.run; expected a run to start "
-                                                                      "from");
+        throw UsageError("--from: not given, and " + options.config +
+                         " has no init_from.run; expected a run to start "
+                         "from");
     const auto with_data = [&](auto&& use) { return with_data_of(config, options.config, overrides, use); };
 
     GraftRecord record;
@@ -104,7 +105,8 @@ int graft(const GraftOptions& options) {
         std::printf("%s\n", to_json(record).c_str());
     else
         print_record(record);
-    if (!options.out.empty() && !options.json) std::printf("next: ballast resume %s\n", shell_word(options.out).c_str());
+    if (!options.out.empty() && !options.json)
+        std::printf("next: ballast resume %s\n", shell_word(options.out).c_str());
     return kDone;
 }
 
@@ -112,13 +114,15 @@ int graft(const GraftOptions& options) {
 
 void add_graft(CLI::App& app, Action& action) {
     auto options = std::make_shared<GraftOptions>();
-    CLI::App* command =
-        app.add_subcommand("graft", "Start a model from a run of another architecture, and measure how far it is from it");
+    CLI::App* command = app.add_subcommand(
+        "graft", "Start a model from a run of another architecture, and measure how far it is from it");
     command->add_option("CONFIG", options->config, "Config file of the new model")->required()->type_name("");
     command->add_option("--from", options->from, "Run to start from [init_from.run of the config]")->type_name("RUN");
     command->add_option("--checkpoint", options->checkpoint, "A step of it, newest, or best [newest]")
         ->type_name("STEP");
-    command->add_option("-o,--out", options->out, "Run directory to make, for ballast resume; without it nothing is written")
+    command
+        ->add_option("-o,--out", options->out,
+                     "Run directory to make, for ballast resume; without it nothing is written")
         ->type_name("DIR");
     command->add_flag("--calibrate", options->calibrate, "Fit new norms to what the source has in their places");
     add_set_option(*command, options->overrides);

@@ -48,7 +48,8 @@ struct StepField {
 inline constexpr auto kStepFields = std::to_array<StepField>({
     {"step", "", "Number of the finished step, from 1.", &StepRecord::step},
     {"tokens", "", "Training tokens seen so far.", &StepRecord::tokens},
-    {"loss", "nats/token", "Mean cross-entropy of the step's batch, without the z-loss; a task's is per target.", &StepRecord::loss},
+    {"loss", "nats/token", "Mean cross-entropy of the step's batch, without the z-loss; a task's is per target.",
+     &StepRecord::loss},
     {"z_loss", "nats/token", "What the z-loss adds to the loss.", &StepRecord::z_loss,
      "Chowdhery et al., 2204.02311, section 5"},
     {"mean_log_z", "nats", "Mean over tokens of the logarithm of the softmax's sum.", &StepRecord::mean_log_z,

@@ -25,15 +25,15 @@ namespace ballast {
 class Trainer {
 public:
     /// A new run in a new directory. With `init_from`, its weights are those of another run (graft.h), saved as the
-    /// checkpoint of step 0, which is kept. Throws UsageError when `directory` exists, what loading the data throws, and
-    /// what graft.h throws; the directory is not made unless everything else is ready.
+    /// checkpoint of step 0, which is kept. Throws UsageError when `directory` exists, what loading the data throws,
+    /// and what graft.h throws; the directory is not made unless everything else is ready.
     static Trainer start(const Config& config, const std::filesystem::path& directory, const Log& log = {});
 
     /// Goes on from the newest whole checkpoint of a run, or from the beginning when there is none. `overrides` are
     /// `--set` settings on top of the run's config. The finished run equals one that was never interrupted, to the bit.
-    /// Throws UsageError when it is no run or another process works on it, or when an override asks for other weights to
-    /// start from, DataError when the data has changed, CheckpointError when an override changes the architecture or the
-    /// weights that a grafted run started from are lost.
+    /// Throws UsageError when it is no run or another process works on it, or when an override asks for other weights
+    /// to start from, DataError when the data has changed, CheckpointError when an override changes the architecture or
+    /// the weights that a grafted run started from are lost.
     static Trainer resume(const std::filesystem::path& directory, std::span<const std::string> overrides = {},
                           const Log& log = {});
 
