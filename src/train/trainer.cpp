@@ -91,6 +91,7 @@ Trainer Trainer::start(const Config& config, const std::filesystem::path& direct
         const std::unique_ptr<GraftSource> source = load_graft_source(config.init_from, log);
         grafted = ballast::graft(*source, config, *data, learner->table(), learner->model());
         learner->set_new_norms(grafted->new_norms);
+        log.info(graft_event(*grafted).message);
         save_start = [&](const std::filesystem::path& run) {
             write_graft_record(run, *grafted);
             save_checkpoint(run, to_json(config), state, learner->table(), learner->optimizer().moments());
