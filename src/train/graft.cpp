@@ -208,11 +208,13 @@ GraftRecord graft(const GraftSource& source, const Config& config, const Dataset
     const DriftBatches batches = drift_batches(source, config);
     record.drift = measure_drift(*source.model, model, data, batches);
     if (!config.init_from.calibrate || to_fit.empty()) return record;
-    calibrate_norms({source.config.model, *source.model, model, table}, to_fit, config, data);
+    const std::vector<std::string> fitted =
+        calibrate_norms({source.config.model, *source.model, model, table}, to_fit, config, data);
+    if (fitted.empty()) return record;
     record.calibrated = true;
     record.uncalibrated = std::exchange(record.drift, measure_drift(*source.model, model, data, batches));
     for (GraftedTensor& tensor : record.tensors)
-        if (std::find(to_fit.begin(), to_fit.end(), norm_of(tensor.name)) != to_fit.end())
+        if (std::find(fitted.begin(), fitted.end(), norm_of(tensor.name)) != fitted.end())
             tensor.note += ", then fitted";
     return record;
 }

@@ -121,7 +121,8 @@ public:
         return order;
     }
 
-    void calibrate(const std::string& name) {
+    /// False when the old model has no such place.
+    bool calibrate(const std::string& name) {
         set_running_statistics(name);
         std::vector<float> given, wanted;
         bool hands_on_as_it_is = true; // nothing, such as a scale by depth, comes between the norm and the place
@@ -138,7 +139,9 @@ public:
                 append_heads(wanted, old_tape_, place, models_.old_config);
             }
         }
-        if (given.size() == wanted.size()) set(name, given, wanted, hands_on_as_it_is);
+        if (given.size() != wanted.size()) return false;
+        set(name, given, wanted, hands_on_as_it_is);
+        return true;
     }
 
 private:
@@ -219,11 +222,13 @@ private:
 
 } // namespace
 
-void calibrate_norms(const CalibrationModels& models, std::span<const std::string> norms, const Config& config,
-                     const Dataset& data) {
+std::vector<std::string> calibrate_norms(const CalibrationModels& models, std::span<const std::string> norms,
+                                         const Config& config, const Dataset& data) {
     Calibration calibration(models, config, data);
+    std::vector<std::string> fitted;
     for (const std::string& name : calibration.in_order_of_the_pass(norms))
-        calibration.calibrate(name);
+        if (calibration.calibrate(name)) fitted.push_back(name);
+    return fitted;
 }
 
 } // namespace ballast

@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "ballast/config/config.h"
 #include "ballast/data/dataset.h"
@@ -20,8 +21,8 @@ struct CalibrationModels {
 /// the pass: each feature of what the norm hands on is brought as close as it can be, in least squares over some 4096
 /// tokens of the training split, to what the old model has in that place. A norm that has no such place, in a block
 /// that the old model does not have, stays as it is. A batchnorm's running statistics are set to those of its input
-/// first.
-void calibrate_norms(const CalibrationModels& models, std::span<const std::string> norms, const Config& config,
-                     const Dataset& data);
+/// first. Returns the norms that were fitted.
+std::vector<std::string> calibrate_norms(const CalibrationModels& models, std::span<const std::string> norms,
+                                         const Config& config, const Dataset& data);
 
 } // namespace ballast

@@ -235,6 +235,10 @@ TEST_CASE("what becomes of each tensor is told, and done", "[graft]") {
         CHECK(more.drift.blocks.size() == 2);
         CHECK(more.drift.blocks.back().change == 0);
         CHECK(more.drift.max_logit > 0);
+        // There is nothing in the source that norms of a further layer could be fitted to.
+        const GraftRecord asked = lab.graft("source", {"model.layers=3", "init_from.calibrate=true"});
+        CHECK_FALSE(asked.calibrated);
+        CHECK(tensor(asked, "blocks.2.ffn.pre_norm.gain").note == "starts at 1");
         const GraftRecord fewer = lab.graft("source", {"model.layers=1"});
         CHECK(tensor(fewer, "blocks.1.attention.qkv.weight").fate == "dropped");
         CHECK(fewer.drift.blocks.size() == 1);
