@@ -38,7 +38,7 @@ BEGIN {
     # meta.json belongs to the token files it describes, so data reads it where it reads them;
     # a report page holds the records of its runs as JSON.
     library[++n] = "^nlohmann/"
-    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory)|src/data/meta|src/lab/(sweep(_table)?|report_data))[.](cpp|h)$"
+    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory|graft_record)|src/data/meta|src/lab/(sweep(_table)?|report_data))[.](cpp|h)$"
 }
 
 function fail(text) { printf "%s:%d: %s\n", FILENAME, FNR, text; bad = 1 }

@@ -43,7 +43,7 @@ public:
         : rules_(rules), state_(state), record_(record) {}
 
     void non_finite(std::string_view what) {
-        flag("non_finite", rules_.config.on_non_finite);
+        flag("non_finite", policy_of(rules_.config, "non_finite"));
         if (goes_on(state_.non_finite_since)) return;
         Event& event = begin("non_finite", std::string(what) + " is not finite");
         event.value = record_.loss;
@@ -58,7 +58,7 @@ public:
                 std::max(kSpikeDeviations * kDeviation * centre.mad, kLeastRise * std::abs(centre.median));
             if (value - centre.median > rise) {
                 const bool goes_on = last == record_.step - 1;
-                const Policy policy = rules_.config.on_spike;
+                const Policy policy = policy_of(rules_.config, kind);
                 flag(kind, goes_on && policy != Policy::skip ? Policy::go_on : policy);
                 ++count;
                 last = record_.step;
@@ -99,7 +99,7 @@ private:
             return;
         }
         if (goes_on(state_.diverged_since)) return flag("divergence", Policy::go_on);
-        flag("divergence", rules_.config.on_divergence);
+        flag("divergence", policy_of(rules_.config, "divergence"));
         describe(begin("divergence", recent_text(centre) + ", above " + short_number(threshold)), centre, threshold);
     }
 
@@ -112,7 +112,7 @@ private:
         // A run that has learned something and lost it again has diverged or is about to.
         if (state_.stalled_since == 0 && state_.best_median < threshold) return;
         if (goes_on(state_.stalled_since)) return flag("stall", Policy::go_on);
-        flag("stall", rules_.config.on_stall);
+        flag("stall", policy_of(rules_.config, "stall"));
         describe(begin("stall", recent_text(centre) + ", not 1 % below the unigram entropy of the data, " +
                                     short_number(rules_.unigram_entropy)),
                  centre, threshold);
@@ -158,6 +158,14 @@ private:
 };
 
 } // namespace
+
+Policy policy_of(const StabilityConfig& config, std::string_view event_kind) {
+    if (event_kind == "non_finite") return config.on_non_finite;
+    if (event_kind == "loss_spike" || event_kind == "gradient_spike") return config.on_spike;
+    if (event_kind == "divergence") return config.on_divergence;
+    if (event_kind == "stall") return config.on_stall;
+    return Policy::go_on;
+}
 
 Centre centre_of(std::vector<double> values) {
     Centre centre;

@@ -228,6 +228,26 @@ TEST_CASE("a run whose records were taken away goes on, and says so", "[train]")
     CHECK(warnings[0].find("steps 1 to 5 are missing") != std::string::npos);
 }
 
+TEST_CASE("a run that died between its stop and its summary has the same end, and goes on only when it is told to") {
+    const Lab lab;
+    const Config config =
+        lab.config({"train.steps=200", "optimizer.lr=10", "optimizer.clip=0", "schedule.kind=constant",
+                    "stability.divergence_window=5", "train.checkpoint_every=1000"});
+    const RunSummary summary = run_new(config, lab.path("run"));
+    REQUIRE(summary.verdict == "diverged");
+    REQUIRE(summary.step < 200);
+    std::filesystem::remove(lab.path("run") / "summary.json");
+    Trainer after = Trainer::resume(lab.path("run"));
+    const RunSummary again = run_all(after);
+    CHECK(again.step == summary.step);
+    CHECK(again.verdict == summary.verdict);
+    CHECK(again.reason == summary.reason);
+    CHECK(again.final_loss == summary.final_loss);
+    CHECK(again.onset == summary.onset);
+    Trainer on = Trainer::resume(lab.path("run"));
+    CHECK(run_all(on).step > summary.step);
+}
+
 TEST_CASE("a loss or parameter that is not finite ends the run with a verdict and a whole directory", "[train]") {
     const Lab lab;
     SECTION("a step that throws the parameters out of range") {

@@ -85,6 +85,9 @@ struct Judgement {
     void add(Judgement other);
 };
 
+/// What the config asks for at an event of this kind; go_on for those that are no instability.
+Policy policy_of(const StabilityConfig& config, std::string_view event_kind);
+
 /// Judges a step by its loss and gradient norm and takes them into `state`. `non_finite` names what is not finite (see
 /// Learner::Step); if it is not empty, no window is touched.
 ///
