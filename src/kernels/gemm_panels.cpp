@@ -1,9 +1,8 @@
 // The micro-kernel holds a tile of C in registers, kRows rows of two vectors, and adds to it one column of op(A) times
 // one row of a panel at a time: a multiply-add for every vector, an operand from memory for every other one. A band of
 // op(A), as many rows, stays in the first-level cache while all panels pass by from the second-level one.
-//
-// op(A) is read where it is, unless it is transposed (a weight's gradient) and its columns lie so far apart that every
-// term would touch another page: then the band is copied first.
+// op(A) is read where it is. Copying it first, too, as is usual, cost more than it gained in every product of a training
+// step, also where it is transposed and every term lies on another page: there are huge pages.
 
 #include "gemm_panels.h"
 
@@ -11,6 +10,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm_panels.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "simd-inl.h"
@@ -27,8 +27,9 @@ constexpr std::int64_t kVectors = 2;
 /// As many rows as have registers for their sums, beside one row of the panel and an element of A: of 32, or of 16.
 constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM ? 8 : 6;
 
-/// Reals between the columns of a transposed op(A) that is read where it is, at most.
-constexpr std::int64_t kLongestStride = 512;
+constexpr std::int64_t kCacheLine = 64 / sizeof(real);
+/// Rows of memory ahead of the one that is copied. Their distance is beyond what processors foresee by themselves.
+constexpr std::int64_t kPrefetchRows = 8;
 
 HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(Lanes(D())); }
 HWY_INLINE std::int64_t panel_columns() { return kVectors * lanes(); }
@@ -51,6 +52,9 @@ template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed>
 void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, const real* HWY_RESTRICT panel,
                    const Result& result, std::int64_t columns) {
     const D d;
+    for (std::int64_t r = 0; r < kCount; ++r)
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            hwy::Prefetch(result.c + r * result.stride + v * lanes());
     V sums[kCount][kWidth];
     for (std::int64_t r = 0; r < kCount; ++r)
         for (std::int64_t v = 0; v < kWidth; ++v)
@@ -64,26 +68,36 @@ void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stri
             for (std::int64_t v = 0; v < kWidth; ++v)
                 sums[r][v] = MulAdd(element, b[v], sums[r][v]);
         }
+        if (kTransposed) hwy::Prefetch(a + kRows); // the next band: processors do not foresee strides as long as rows
         panel += panel_columns();
         a += kTransposed ? stride : 1;
     }
     const auto alpha = Set(d, result.alpha), beta = Set(d, result.beta);
-    const auto finish = [&](auto at, V sum, real* c) BALLAST_INLINE_LAMBDA {
-        sum = Mul(sum, alpha);
-        if (result.beta != 0) sum = MulAdd(at.load(d, c), beta, sum);
-        at.store(sum, d, c);
+    for (std::int64_t r = 0; r < kCount; ++r)
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            sums[r][v] = Mul(sums[r][v], alpha);
+    // `last` is the access to the last vector of a row.
+    const auto store = [&](auto last) BALLAST_INLINE_LAMBDA {
+        const std::int64_t end = (kWidth - 1) * lanes();
+        if (result.beta != 0)
+            for (std::int64_t r = 0; r < kCount; ++r) {
+                const real* const row = result.c + r * result.stride;
+                for (std::int64_t v = 0; v + 1 < kWidth; ++v)
+                    sums[r][v] = MulAdd(LoadU(d, row + v * lanes()), beta, sums[r][v]);
+                sums[r][kWidth - 1] = MulAdd(last.load(d, row + end), beta, sums[r][kWidth - 1]);
+            }
+        for (std::int64_t r = 0; r < kCount; ++r) {
+            real* const row = result.c + r * result.stride;
+            for (std::int64_t v = 0; v + 1 < kWidth; ++v)
+                StoreU(sums[r][v], d, row + v * lanes());
+            last.store(sums[r][kWidth - 1], d, row + end);
+        }
     };
-    const std::int64_t last = columns - (kWidth - 1) * lanes();
-    for (std::int64_t r = 0; r < kCount; ++r) {
-        real* const row = result.c + r * result.stride;
-        for (std::int64_t v = 0; v + 1 < kWidth; ++v)
-            finish(Whole{}, sums[r][v], row + v * lanes());
-        real* const end = row + (kWidth - 1) * lanes();
-        if (last == lanes())
-            finish(Whole{}, sums[r][kWidth - 1], end);
-        else
-            finish(Part{static_cast<std::size_t>(last)}, sums[r][kWidth - 1], end);
-    }
+    const std::int64_t last_count = columns - (kWidth - 1) * lanes();
+    if (last_count == lanes())
+        store(Whole{});
+    else
+        store(Part{static_cast<std::size_t>(last_count)});
 }
 
 /// All panels times `rows` rows of op(A), at most kCount.
@@ -100,48 +114,31 @@ void multiply_band(std::int64_t rows, std::int64_t n, std::int64_t k, const real
     }
 }
 
-/// Copies `rows` rows of op(A) = A^T.
-HWY_INLINE void copy_band(real* band, const MatrixRef& a, std::int64_t rows, std::int64_t k) {
-    const CappedTag<real, 8> d;
-    const auto step = static_cast<std::int64_t>(Lanes(d));
-    for (std::int64_t i = 0; i < k; ++i) {
-        const real* const from = a.data + i * a.stride;
-        real* const to = band + i * kRows;
-        if (rows == kRows && kRows % step == 0)
-            for (std::int64_t r = 0; r < kRows; r += step)
-                StoreU(LoadU(d, from + r), d, to + r);
-        else
-            std::copy_n(from, rows, to);
-    }
-}
-
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
               real beta, real* c, std::int64_t c_stride) {
-    HWY_ALIGN real band[kRows * kDepthBlock];
     for (std::int64_t row = 0; row < m; row += kRows) {
         const std::int64_t rows = std::min(kRows, m - row);
         const Result result{c + row * c_stride, c_stride, alpha, beta};
-        if (a.transposed && a.stride > kLongestStride) {
-            copy_band(band, {a.data + row, a.stride}, rows, k);
-            multiply_band<kRows, true>(rows, n, k, band, kRows, panels, result);
-        } else if (a.transposed) {
+        if (a.transposed)
             multiply_band<kRows, true>(rows, n, k, a.data + row, a.stride, panels, result);
-        } else {
+        else
             multiply_band<kRows, false>(rows, n, k, a.data + row * a.stride, a.stride, panels, result);
-        }
     }
 }
 
 /// A panel of rows of memory: op(B) = B.
 HWY_INLINE void copy_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
     const D d;
-    for (std::int64_t i = 0; i < k; ++i, b += stride, panel += panel_columns())
+    for (std::int64_t i = 0; i < k; ++i, b += stride, panel += panel_columns()) {
+        for (std::int64_t j = 0; j < columns; j += kCacheLine)
+            hwy::Prefetch(b + std::min(kPrefetchRows, k - 1 - i) * stride + j);
         for (std::int64_t v = 0; v < kVectors; ++v) {
             const std::int64_t count = std::clamp<std::int64_t>(columns - v * lanes(), 0, lanes());
             const real* const from = b + v * lanes();
             Store(count == lanes() ? LoadU(d, from) : Part{static_cast<std::size_t>(count)}.load(d, from), d,
                   panel + v * lanes());
         }
+    }
 }
 
 /// Small blocks, in 16 bytes a row, for transposing: of four floats, or of two doubles.
@@ -180,6 +177,9 @@ HWY_INLINE void transpose_panel(real* panel, const real* b, std::int64_t stride,
     for (std::int64_t begin = 0; begin < k; begin += kPiece) {
         const std::int64_t end = std::min(begin + kPiece, k);
         for (std::int64_t j = 0; j < whole_columns; j += kBlock) {
+            if (end < k)
+                for (std::int64_t l = 0; l < kBlock * kPiece; l += kCacheLine)
+                    hwy::Prefetch(b + (j + l / kPiece) * stride + end + l % kPiece);
             std::int64_t i = begin;
             for (; i + kBlock <= end; i += kBlock)
                 transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
