@@ -58,7 +58,7 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
     }
 
     // A product with a small result and a long inner dimension (a weight's gradient) is cut along the inner one.
-    const std::int64_t blocks = ceil_div(k, depth_block(k));
+    const std::int64_t blocks = ceil_div(k, kDepthBlock);
     const bool cut = tasks() < kWantedTasks && blocks > 1 && work() / static_cast<double>(blocks) >= kWorthSplitting / 4;
     return {rows, columns, cut ? blocks : 1};
 }
@@ -73,12 +73,11 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
 
 void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
                   real beta, real* c, std::int64_t c_stride) {
-    const std::int64_t depth = depth_block(k);
     Arena& scratch = worker_scratch();
     const Arena::Mark mark(scratch);
-    real* const panels = scratch.allocate<real>(panels_size(n, depth));
-    for (std::int64_t begin = 0; begin < k; begin += depth) {
-        const std::int64_t length = std::min(depth, k - begin);
+    real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
+    for (std::int64_t begin = 0; begin < k; begin += kDepthBlock) {
+        const std::int64_t length = std::min(kDepthBlock, k - begin);
         pack_panels(panels, sub_matrix(b, begin, 0), n, length);
         multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride);
     }
@@ -110,12 +109,11 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
 
     const Arena::Mark mark(scratch);
     real* partials = scratch.allocate<real>(plan.depth_chunks * m * n);
-    const std::int64_t depth = depth_block(k);
     parallel_for(tiles * plan.depth_chunks, [&](std::int64_t task) {
         const TileRange range = tile_range(task % tiles);
         const std::int64_t chunk = task / tiles;
-        const std::int64_t begin = chunk * depth;
-        const std::int64_t length = std::min(depth, k - begin);
+        const std::int64_t begin = chunk * kDepthBlock;
+        const std::int64_t length = std::min(kDepthBlock, k - begin);
         gemm_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, length, alpha,
                      sub_matrix(a, range.row_begin, begin), sub_matrix(b, begin, range.column_begin), 0,
                      partials + chunk * m * n + range.row_begin * n + range.column_begin, n);

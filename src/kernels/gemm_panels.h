@@ -8,17 +8,11 @@
 // it, and a band of C made from one band of op(A) and these panels.
 namespace ballast::inline BALLAST_PRECISION {
 
-/// Terms of an element of C that are added up in registers, at most: an inner extent above it is cut into equal blocks.
-/// An element is the sum of its blocks in index order, and a block is one chain of multiply-adds in index order. That
-/// depends on the inner extent alone: however a product is cut into tiles, strips and panels, its bits are the same,
-/// and a row of it has the bits that it has in a product of that row alone.
+/// Terms of an element of C that are added up in registers; a longer inner extent is cut into blocks of so many. An
+/// element is the sum of its blocks in index order, and a block is one chain of multiply-adds in index order. However a
+/// product is cut into tiles and panels, its bits are the same; a row of it has the bits that it has in a product of
+/// that row alone; and terms of 0 at the end change nothing.
 inline constexpr std::int64_t kDepthBlock = 512;
-
-/// The block for an inner extent of k.
-constexpr std::int64_t depth_block(std::int64_t k) {
-    const std::int64_t blocks = k > kDepthBlock ? (k + kDepthBlock - 1) / kDepthBlock : 1;
-    return (k + blocks - 1) / blocks;
-}
 
 /// Reals that pack_panels writes for op(B) [k, n]: n is rounded up to whole panels of this machine's instruction set.
 std::int64_t panels_size(std::int64_t n, std::int64_t k);
