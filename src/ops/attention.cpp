@@ -50,7 +50,7 @@ std::vector<OpSample> samples() {
         {"capped, more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2, false, 0.5}},
         {"one token", {{2, 6}}, AttentionShape{2, 1, 1, 1, 2}},
         {"more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2}},
-        {"the last tokens ask", {{14, 20}}, AttentionShape{2, 7, 4, 2, 2, true, 0, 3}},
+        {"the last tokens ask", {{14, 16}}, AttentionShape{2, 7, 4, 2, 2, true, 0, 3}},
         {"the last tokens ask, more than one block", {{70, 6}}, AttentionShape{1, 70, 1, 1, 2, false, 0, 66}},
     };
 }
