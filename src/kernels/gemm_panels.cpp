@@ -168,29 +168,21 @@ HWY_INLINE void transpose_block(BlockTag d, real* to, std::int64_t to_stride, co
     }
 }
 
-/// A panel of columns of memory: op(B) = B^T. A few cache lines of every row at a time: all rows of a matrix whose
-/// stride is a power of two share a set of the first-level cache.
+/// A panel of columns of memory: op(B) = B^T. A few rows of memory at a time over their whole length, which is what
+/// processors fetch ahead by themselves.
 HWY_INLINE void transpose_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
-    constexpr std::int64_t kPiece = 64;
     const std::int64_t width = panel_columns();
-    const std::int64_t whole_columns = columns / kBlock * kBlock;
-    for (std::int64_t begin = 0; begin < k; begin += kPiece) {
-        const std::int64_t end = std::min(begin + kPiece, k);
-        for (std::int64_t j = 0; j < whole_columns; j += kBlock) {
-            if (end < k)
-                for (std::int64_t l = 0; l < kBlock * kPiece; l += kCacheLine)
-                    hwy::Prefetch(b + (j + l / kPiece) * stride + end + l % kPiece);
-            std::int64_t i = begin;
-            for (; i + kBlock <= end; i += kBlock)
-                transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
-            for (; i < end; ++i)
-                for (std::int64_t l = j; l < j + kBlock; ++l)
-                    panel[i * width + l] = b[l * stride + i];
-        }
-        for (std::int64_t j = whole_columns; j < width; ++j)
-            for (std::int64_t i = begin; i < end; ++i)
-                panel[i * width + j] = j < columns ? b[j * stride + i] : 0;
+    const std::int64_t whole_columns = columns / kBlock * kBlock, whole_terms = k / kBlock * kBlock;
+    for (std::int64_t j = 0; j < whole_columns; j += kBlock) {
+        for (std::int64_t i = 0; i < whole_terms; i += kBlock)
+            transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
+        for (std::int64_t i = whole_terms; i < k; ++i)
+            for (std::int64_t l = j; l < j + kBlock; ++l)
+                panel[i * width + l] = b[l * stride + i];
     }
+    for (std::int64_t j = whole_columns; j < width; ++j)
+        for (std::int64_t i = 0; i < k; ++i)
+            panel[i * width + j] = j < columns ? b[j * stride + i] : 0;
 }
 
 void pack(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k) {
