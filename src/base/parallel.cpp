@@ -1,20 +1,162 @@
 #include "ballast/base/parallel.h"
 
 #include <atomic>
-#include <omp.h>
 #include <sched.h>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
 
 namespace ballast {
 
 namespace {
-// A property of the process, like the affinity mask: the only mutable state outside objects in the library.
+
+// A property of the process, like the affinity mask; with the pool below the only mutable state outside objects in the
+// library.
 std::atomic<int> g_threads{0};
+
+/// Whether the calling thread is inside a task.
+thread_local bool t_in_task = false;
+
+void pause_briefly() {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+/// The threads that help the caller of parallel_for. They wait for the next loop awake for a short time, as the loops
+/// of a training step follow each other closely, and then asleep, so that a machine that has other work is not kept
+/// from it.
+///
+/// Nobody waits for a helper that has not taken a task: a loop never takes longer because a helper is asleep, or is not
+/// being run, than it would take without that helper.
+class Pool {
+public:
+    Pool() = default;
+    ~Pool() {
+        stop_ = true;
+        ++loops_;
+        loops_.notify_all();
+        for (std::thread& helper : helpers_)
+            helper.join();
+    }
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    using Call = void (*)(void*, std::int64_t);
+
+    /// Runs the loop on the calling thread and `workers` - 1 helpers; false when they are helping somebody else.
+    bool run(std::int64_t tasks, Call call, void* context, int workers) {
+        if (busy_.exchange(true, std::memory_order_acquire)) return false;
+        // Spinning threads that outnumber the processors would keep from working those they wait for.
+        spins_ = workers <= processors_ ? kSpins : 0;
+        while (static_cast<int>(helpers_.size()) < workers - 1)
+            helpers_.emplace_back([this, index = static_cast<int>(helpers_.size())] { help(index); });
+        for (std::int64_t begin = 0; begin < tasks; begin += kMostTasks)
+            run_part(begin, std::min(tasks - begin, kMostTasks), call, context, workers);
+        busy_.store(false, std::memory_order_release);
+        return true;
+    }
+
+private:
+    static constexpr int kSpins = 2000; // some 50 microseconds
+    static constexpr std::int64_t kMostTasks = 0x7fffffff;
+    static constexpr std::uint64_t kClosed = 0xffffffff;
+
+    void run_part(std::int64_t first, std::int64_t tasks, Call call, void* context, int workers) {
+        // A helper that is late may look at what it was left by an earlier loop. It takes a task by replacing the
+        // ticket that it saw, and so gets none unless all it saw belongs to one loop; the ticket is closed while that
+        // changes.
+        const std::uint64_t loop = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+        ticket_.store(loop << 32 | kClosed, std::memory_order_relaxed);
+        first_.store(first, std::memory_order_release);
+        tasks_.store(tasks, std::memory_order_release);
+        call_.store(call, std::memory_order_release);
+        context_.store(context, std::memory_order_release);
+        helpers_wanted_.store(workers - 1, std::memory_order_release);
+        unfinished_.store(tasks, std::memory_order_relaxed);
+        ticket_.store(loop << 32, std::memory_order_release);
+        loops_.fetch_add(1, std::memory_order_release);
+        loops_.notify_all();
+        work();
+        for (std::int64_t left; (left = unfinished_.load(std::memory_order_acquire)) > 0;)
+            wait_while(unfinished_, left);
+    }
+
+    /// Takes tasks of the present loop until there are none.
+    void work() {
+        std::int64_t done = 0;
+        t_in_task = true;
+        std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+        for (;;) {
+            const auto next = static_cast<std::int64_t>(ticket & 0xffffffff);
+            const std::int64_t first = first_.load(std::memory_order_acquire);
+            const std::int64_t tasks = tasks_.load(std::memory_order_acquire);
+            const Call call = call_.load(std::memory_order_acquire);
+            void* const context = context_.load(std::memory_order_acquire);
+            if (next >= tasks) break;
+            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
+                continue;
+            call(context, first + next);
+            ++done;
+            // The loop is not over before its tasks are counted: what belongs to it still stands.
+            if (next + 1 == tasks) break;
+            ticket = ticket_.load(std::memory_order_acquire);
+        }
+        t_in_task = false;
+        if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done) unfinished_.notify_one();
+    }
+
+    void help(int index) {
+        for (std::uint32_t seen = 0;;) {
+            wait_while(loops_, seen);
+            seen = loops_.load(std::memory_order_acquire);
+            if (stop_) return;
+            if (index < helpers_wanted_.load(std::memory_order_acquire)) work();
+        }
+    }
+
+    template <class T>
+    void wait_while(const std::atomic<T>& value, T old) const {
+        for (int i = spins_.load(std::memory_order_relaxed); i > 0; --i) {
+            if (value.load(std::memory_order_acquire) != old) return;
+            pause_briefly();
+        }
+        value.wait(old, std::memory_order_acquire);
+    }
+
+    const int processors_ = available_processors();
+    std::atomic<bool> busy_{false};
+    std::atomic<bool> stop_{false};
+    std::atomic<int> spins_{0};
+    std::vector<std::thread> helpers_;
+    // The present loop. Every line that threads contend for is its own.
+    alignas(64) std::atomic<std::uint32_t> loops_{0};        ///< counts loops; helpers wait for it to change
+    alignas(64) std::atomic<std::uint64_t> ticket_{kClosed}; ///< number of the loop, and below it the next task
+    alignas(64) std::atomic<std::int64_t> unfinished_{0};
+    alignas(64) std::atomic<std::int64_t> first_{0};
+    std::atomic<std::int64_t> tasks_{0};
+    std::atomic<Call> call_{nullptr};
+    std::atomic<void*> context_{nullptr};
+    std::atomic<int> helpers_wanted_{0};
+};
+
+Pool& pool() {
+    static Pool pool;
+    return pool;
+}
+
 } // namespace
 
 int available_processors() {
     cpu_set_t mask;
     CPU_ZERO(&mask);
-    if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return std::max(1, omp_get_num_procs());
+    if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
     return std::max(1, CPU_COUNT(&mask));
 }
 
@@ -32,14 +174,7 @@ Arena& worker_scratch() {
 
 void detail::run_parallel(std::int64_t tasks, void (*call)(void*, std::int64_t), void* context) {
     const int workers = threads();
-    if (workers <= 1 || tasks <= 1 || omp_in_parallel()) {
-        for (std::int64_t i = 0; i < tasks; ++i)
-            call(context, i);
-        return;
-    }
-    // Always the same number of threads, also where there are fewer tasks: GCC's OpenMP ends the threads that a smaller
-    // team leaves over, their scratch memory with them, and starts new ones for the next larger team.
-#pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
+    if (workers > 1 && tasks > 1 && !t_in_task && pool().run(tasks, call, context, workers)) return;
     for (std::int64_t i = 0; i < tasks; ++i)
         call(context, i);
 }

@@ -58,14 +58,15 @@ double alibi_slope(std::int64_t head, std::int64_t heads) {
 }
 
 void attention_forward(real* out, real* log_z, const real* qkv, const AttentionShape& s) {
-    const std::int64_t blocks = (s.time + kQueryBlock - 1) / kQueryBlock;
+    const std::int64_t queries = s.query_count();
+    const std::int64_t blocks = (queries + kQueryBlock - 1) / kQueryBlock;
     const std::int64_t stride = s.packed_width();
     parallel_for(s.batch * s.heads * blocks, [&](std::int64_t task) {
         // Later blocks have more keys; starting with them keeps the last tasks short.
-        const std::int64_t block = blocks - 1 - task / (s.batch * s.heads);
+        const std::int64_t first_query = (blocks - 1 - task / (s.batch * s.heads)) * kQueryBlock;
         const std::int64_t batch = task % (s.batch * s.heads) / s.heads;
         const std::int64_t head = task % s.heads;
-        const std::int64_t begin = block * kQueryBlock;
+        const std::int64_t begin = s.time - queries + first_query;
         const std::int64_t rows = std::min(kQueryBlock, s.time - begin);
         const std::int64_t keys = begin + rows;
         const HeadView view = head_view(qkv, s, batch, head);
@@ -81,9 +82,9 @@ void attention_forward(real* out, real* log_z, const real* qkv, const AttentionS
             real max = 0;
             sums[r] = exp_row(row, visible, max);
             std::fill(row + visible, row + keys, real{0});
-            log_z[(batch * s.heads + head) * s.time + begin + r] = max + std::log(sums[r]);
+            log_z[(batch * s.heads + head) * queries + first_query + r] = max + std::log(sums[r]);
         }
-        real* o = out + (batch * s.time + begin) * s.output_width() + head * s.head_width;
+        real* o = out + (batch * queries + first_query) * s.output_width() + head * s.head_width;
         gemm_in_task(rows, s.head_width, keys, 1, {p, keys}, {view.v, stride}, 0, o, s.output_width());
         for (std::int64_t r = 0; r < rows; ++r)
             scale_row(o + r * s.output_width(), o + r * s.output_width(), 1 / sums[r], s.head_width);
@@ -93,7 +94,8 @@ void attention_forward(real* out, real* log_z, const real* qkv, const AttentionS
 void attention_backward(Grad dqkv, const real* dout, const real* out, const real* log_z, const real* qkv,
                         const AttentionShape& s) {
     if (!dqkv) return;
-    const std::int64_t blocks = (s.time + kQueryBlock - 1) / kQueryBlock;
+    const std::int64_t queries = s.query_count();
+    const std::int64_t blocks = (queries + kQueryBlock - 1) / kQueryBlock;
     const std::int64_t group = s.heads / s.kv_heads;
     const std::int64_t stride = s.packed_width();
     const std::int64_t out_stride = s.output_width();
@@ -117,22 +119,25 @@ void attention_backward(Grad dqkv, const real* dout, const real* out, const real
         for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const HeadView view = head_view(qkv, s, batch, head);
             const double slope = slope_of(s, head);
+            for (std::int64_t row = 0; row < s.time - queries && !dqkv.add; ++row)
+                std::fill_n(drow + row * stride + head * s.head_width, s.head_width, real{0});
             // From the last block to the first: the last sees every key, so the group's first head writes all of dk and
             // dv there, and everything after it adds.
             for (std::int64_t block = blocks; block-- > 0;) {
-                const std::int64_t begin = block * kQueryBlock;
+                const std::int64_t first_query = block * kQueryBlock;
+                const std::int64_t begin = s.time - queries + first_query;
                 const std::int64_t rows = std::min(kQueryBlock, s.time - begin);
                 const std::int64_t keys = begin + rows;
                 const bool first = head == kv_head * group && block == blocks - 1;
                 const real kv_beta = first ? beta : 1;
-                const std::int64_t out_offset = (batch * s.time + begin) * out_stride + head * s.head_width;
+                const std::int64_t out_offset = (batch * queries + first_query) * out_stride + head * s.head_width;
                 const MatrixRef d_o{dout + out_offset, out_stride};
 
                 block_logits(p, uncapped, view, s, begin, rows, keys, slope);
                 gemm_in_task(rows, keys, s.head_width, 1, d_o, {view.v, stride, true}, 0, ds, keys);
                 for (std::int64_t r = 0; r < rows; ++r) {
                     const std::int64_t visible = begin + r + 1;
-                    exp_shifted_row(p + r * keys, visible, log_z[(batch * s.heads + head) * s.time + begin + r]);
+                    exp_shifted_row(p + r * keys, visible, log_z[(batch * s.heads + head) * queries + first_query + r]);
                     std::fill(p + r * keys + visible, p + (r + 1) * keys, real{0});
                     const real delta =
                         dot_row(dout + out_offset + r * out_stride, out + out_offset + r * out_stride, s.head_width);

@@ -4,6 +4,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
+#include "gemm_panels.h"
 
 namespace ballast::inline BALLAST_PRECISION {
 
@@ -29,48 +30,38 @@ std::string threading_name(int parallel) {
 } // namespace
 
 GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
-    // Tiles are large enough to pay for packing their operands and small enough that there are at least
-    // kWantedTasks of them where the work allows it.
-    constexpr std::int64_t kStep = 16; // a multiple of every OpenBLAS micro-kernel's extents
-    constexpr std::int64_t kLargest = 512;
-    constexpr std::int64_t kSmallest = 64;
+    // A tile packs its columns of op(B) itself, and every strip of columns reads all of op(A): narrow tiles cost less
+    // than low ones. There are at least kWantedTasks where the work allows it.
+    constexpr std::int64_t kRowStep = 24; // whole bands of every instruction set
+    constexpr std::int64_t kColumnStep = 32;
+    constexpr std::int64_t kMostRows = 1024;
+    constexpr std::int64_t kMostColumns = 128;
+    constexpr std::int64_t kFewestRows = 96;
     constexpr std::int64_t kWantedTasks = 8;
-    constexpr double kWorthSplitting = 1.5e6; // multiply-adds in a task below which starting it costs too much
+    constexpr double kWorthSplitting = 0.75e6; // multiply-adds in a task below which starting it costs too much
+    constexpr double kPackingRows = 8;         // rows whose products take as long as packing
 
-    std::int64_t rows = even_tile(m, kLargest, kStep);
-    std::int64_t columns = even_tile(n, kLargest, kStep);
+    std::int64_t rows = even_tile(m, kMostRows, kRowStep);
+    std::int64_t columns = even_tile(n, kMostColumns, kColumnStep);
     const auto tasks = [&] { return ceil_div(m, rows) * ceil_div(n, columns); };
     const auto work = [&] {
-        return static_cast<double>(std::min(rows, m)) * static_cast<double>(std::min(columns, n)) *
+        return (static_cast<double>(std::min(rows, m)) + kPackingRows) * static_cast<double>(std::min(columns, n)) *
                static_cast<double>(k);
     };
     while (tasks() < kWantedTasks && work() >= 2 * kWorthSplitting) {
-        if (rows >= columns && rows > kSmallest)
-            rows = even_tile(m, rows / 2, kStep);
-        else if (columns > kSmallest)
-            columns = even_tile(n, columns / 2, kStep);
+        if (columns > kColumnStep)
+            columns = even_tile(n, columns / 2, kColumnStep);
+        else if (rows > kFewestRows)
+            rows = even_tile(m, rows / 2, kRowStep);
         else
             break;
     }
 
     // A product with a small result and a long inner dimension (a weight's gradient) is cut along the inner one.
-    std::int64_t chunks = 1;
-    while (tasks() * chunks < kWantedTasks && work() / static_cast<double>(chunks) >= 2 * kWorthSplitting)
-        chunks *= 2;
-    return {rows, columns, chunks};
-}
-
-void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
-                  real beta, real* c, std::int64_t c_stride) {
-    const auto transpose = [](bool yes) { return yes ? CblasTrans : CblasNoTrans; };
-    const auto extent = [](std::int64_t value) { return static_cast<blasint>(value); };
-#ifdef BALLAST_DOUBLE
-    cblas_dgemm(
-#else
-    cblas_sgemm(
-#endif
-        CblasRowMajor, transpose(a.transposed), transpose(b.transposed), extent(m), extent(n), extent(k), alpha, a.data,
-        extent(a.stride), b.data, extent(b.stride), beta, c, extent(c_stride));
+    const std::int64_t blocks = ceil_div(k, kDepthBlock);
+    const bool cut =
+        tasks() < kWantedTasks && blocks > 1 && work() / static_cast<double>(blocks) >= kWorthSplitting / 4;
+    return {rows, columns, cut ? blocks : 1};
 }
 
 namespace {
@@ -80,6 +71,18 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
     return {matrix.data + row * matrix.stride + column, matrix.stride, matrix.transposed};
 }
 } // namespace
+
+void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
+                  real beta, real* c, std::int64_t c_stride) {
+    Arena& scratch = worker_scratch();
+    const Arena::Mark mark(scratch);
+    real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
+    for (std::int64_t begin = 0; begin < k; begin += kDepthBlock) {
+        const std::int64_t length = std::min(kDepthBlock, k - begin);
+        pack_panels(panels, sub_matrix(b, begin, 0), n, length);
+        multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride);
+    }
+}
 
 void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a,
                            const MatrixRef& b, Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue,
@@ -107,12 +110,11 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
 
     const Arena::Mark mark(scratch);
     real* partials = scratch.allocate<real>(plan.depth_chunks * m * n);
-    const std::int64_t depth = ceil_div(k, plan.depth_chunks);
     parallel_for(tiles * plan.depth_chunks, [&](std::int64_t task) {
         const TileRange range = tile_range(task % tiles);
         const std::int64_t chunk = task / tiles;
-        const std::int64_t begin = chunk * depth;
-        const std::int64_t length = std::clamp<std::int64_t>(k - begin, 0, depth);
+        const std::int64_t begin = chunk * kDepthBlock;
+        const std::int64_t length = std::min(kDepthBlock, k - begin);
         gemm_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, length, alpha,
                      sub_matrix(a, range.row_begin, begin), sub_matrix(b, begin, range.column_begin), 0,
                      partials + chunk * m * n + range.row_begin * n + range.column_begin, n);

@@ -1,5 +1,9 @@
 #include "ballast/nn/block.h"
 
+#include <algorithm>
+
+#include "ballast/base/error.h"
+
 namespace ballast::inline BALLAST_PRECISION {
 
 Residual::Residual(ParamTable& table, const std::string& name, const SublayerNorms& norms, Parameter branch_scale,
@@ -48,11 +52,21 @@ Var Attention::normalized(Tape& tape, Var packed) const {
     return ops::concat_columns(tape, {q, k, v});
 }
 
-Var Attention::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const {
-    const AttentionShape shape{sequences.batch, sequences.time, heads, kv_heads, head_width, alibi, logit_softcap};
+Var Attention::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
+                          const PastTokens& past) const {
+    AttentionShape shape{sequences.batch, sequences.time, heads, kv_heads, head_width, alibi, logit_softcap};
     Var packed = qkv(tape, x);
     if (q_norm.spec || v_norm.spec) packed = normalized(tape, packed);
     if (rope) packed = ops::rope(tape, packed, rope_table, shape);
+    if (past.packed != nullptr) {
+        if (tape.mode() != Mode::eval || sequences.batch != 1)
+            throw Error("a past of tokens is for one sequence on a tape in eval mode");
+        const std::int64_t width = shape.packed_width();
+        std::copy_n(tape.data(packed), sequences.time * width, past.packed + past.length * width);
+        shape.queries = sequences.time;
+        shape.time = past.length + sequences.time;
+        packed = tape.constant({shape.time, width}, past.packed);
+    }
     Var mixed = ops::attention(tape, packed, shape);
     if (head_scale) mixed = ops::head_scale(tape, mixed, head_scale(tape));
     return output(tape, mixed);
@@ -123,8 +137,8 @@ Block::Block(ParamTable& table, const std::string& name, const ModelConfig& conf
     ffn = Ffn(table, name + ".ffn", config, norms, init);
 }
 
-Var Block::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const {
-    x = attention_residual(tape, x, [&](Tape& t, Var in) { return attention(t, in, sequences, rope_table); });
+Var Block::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table, const PastTokens& past) const {
+    x = attention_residual(tape, x, [&](Tape& t, Var in) { return attention(t, in, sequences, rope_table, past); });
     return ffn_residual(tape, x, ffn);
 }
 

@@ -44,15 +44,24 @@ Transformer::Transformer(ParamTable& table, const ModelConfig& config, std::int6
                 : table.add("head.weight", {vocabulary, width_}, init.matrix(width_, vocabulary), DecayGroup::decay);
 }
 
-Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
-    if (batch.shape.time > context_)
-        throw ShapeError("a sequence of " + std::to_string(batch.shape.time) +
+TokenCache::TokenCache(const Transformer& model)
+    : layer_size_(model.context_ * model.blocks_.front().attention.qkv.weight.param().shape[0]),
+      rows_(memory_.allocate<real>(static_cast<std::int64_t>(model.blocks_.size()) * layer_size_)) {}
+
+Var Transformer::stream(Tape& tape, const TokenBatch& batch, const TokenCache* cache) const {
+    const std::int64_t start = cache != nullptr ? cache->length() : 0;
+    if (start + batch.shape.time > context_)
+        throw ShapeError("a sequence of " + std::to_string(start + batch.shape.time) +
                          " tokens is longer than the context of " + std::to_string(context_));
+    // Tables of positions, from that of the first token on.
+    const auto from_start = [&](const real* table, std::int64_t width) {
+        return tape.constant({context_ - start, width}, table + start * width);
+    };
     Var positions = positions_(tape);
-    if (!fixed_positions_.empty()) positions = tape.constant({context_, width_}, fixed_positions_.data());
+    if (start > 0 && positions) positions = from_start(tape.data(positions), width_);
+    if (!fixed_positions_.empty()) positions = from_start(fixed_positions_.data(), width_);
     const Var angles =
-        rope_ ? tape.constant({context_, static_cast<std::int64_t>(rope_table_.size()) / context_}, rope_table_.data())
-              : Var{};
+        rope_ ? from_start(rope_table_.data(), static_cast<std::int64_t>(rope_table_.size()) / context_) : Var{};
 
     Var x;
     {
@@ -60,11 +69,27 @@ Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
         x = ops::embedding(tape, tokens_(tape), positions, batch.tokens, batch.shape.time, embedding_scale_);
         x = ops::dropout(tape, embedding_norm_(tape, x), dropout_);
     }
-    for (const Block& block : blocks_)
-        x = block(tape, x, batch.shape, angles);
+    for (std::size_t i = 0; i < blocks_.size(); ++i)
+        x = blocks_[i](tape, x, batch.shape, angles,
+                       cache != nullptr ? cache->layer(static_cast<std::int64_t>(i)) : PastTokens{});
+    return x;
+}
+
+Var Transformer::logits(Tape& tape, Var x) const {
     x = final_norm_(tape, x);
     const Tape::Site site(tape, "head");
     return ops::linear(tape, x, head_(tape));
+}
+
+Var Transformer::operator()(Tape& tape, const TokenBatch& batch) const {
+    return logits(tape, stream(tape, batch, nullptr));
+}
+
+Var Transformer::operator()(Tape& tape, std::span<const std::int32_t> tokens, TokenCache& cache) const {
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    const Var x = stream(tape, {tokens, {1, count}}, &cache);
+    cache.length_ += count;
+    return logits(tape, ops::slice(tape, x, {count - 1, 1, 0, width_}));
 }
 
 } // namespace ballast::inline BALLAST_PRECISION

@@ -9,16 +9,18 @@ namespace {
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto s = attributes.as<AttentionShape>();
     require_shape(s.kv_heads > 0 && s.heads % s.kv_heads == 0, "attention", "kv_heads divides heads", in);
+    require_shape(s.queries >= 0 && s.queries <= s.time, "attention", "there are at most as many queries as tokens",
+                  in);
     const Shape packed{s.batch * s.time, s.packed_width()};
     require_shape(
         in[0] == packed, "attention",
         [&] { return "qkv is [batch * time, (heads + 2 kv_heads) * head_width] = " + packed.text(); }, in);
-    return {s.batch * s.time, s.output_width()};
+    return {s.batch * s.query_count(), s.output_width()};
 }
 
 std::int64_t saved_size(std::span<const Shape>, const Attributes& attributes) {
     const auto s = attributes.as<AttentionShape>();
-    return s.batch * s.heads * s.time;
+    return s.batch * s.heads * s.query_count();
 }
 
 void forward(const ForwardCall& call) {
@@ -33,7 +35,8 @@ void backward(const BackwardCall& call) {
 Flops flops(std::span<const Shape>, const Attributes& attributes) {
     const auto s = attributes.as<AttentionShape>();
     // Two products forward and five backward, half of each masked.
-    const double product = static_cast<double>(s.batch * s.heads * s.head_width) * static_cast<double>(s.time * s.time);
+    const double product =
+        static_cast<double>(s.batch * s.heads * s.head_width) * static_cast<double>(s.query_count() * s.time);
     return {2 * product, 5 * product};
 }
 
@@ -48,6 +51,8 @@ std::vector<OpSample> samples() {
         {"capped, more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2, false, 0.5}},
         {"one token", {{2, 6}}, AttentionShape{2, 1, 1, 1, 2}},
         {"more than one block", {{67, 6}}, AttentionShape{1, 67, 1, 1, 2}},
+        {"the last tokens ask", {{14, 16}}, AttentionShape{2, 7, 4, 2, 2, true, 0, 3}},
+        {"the last tokens ask, more than one block", {{70, 6}}, AttentionShape{1, 70, 1, 1, 2, false, 0, 66}},
     };
 }
 

@@ -60,14 +60,20 @@ void generate(Tape& tape, const Transformer& model, std::span<const std::int32_t
               const SampleOptions& options, const std::function<bool(std::int32_t)>& emit) {
     check(options, prompt);
     const RandomStream random(options.seed, "generate");
+    const auto context = static_cast<std::size_t>(model.context());
     std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
+    TokenCache cache(model);
+    std::size_t unseen = std::min(tokens.size(), context);
     for (std::int64_t i = 0; i < count; ++i) {
-        const auto seen = std::min<std::size_t>(tokens.size(), static_cast<std::size_t>(model.context()));
+        if (static_cast<std::size_t>(cache.length()) + unseen > context) {
+            cache.clear();
+            unseen = context;
+        }
         tape.begin(Mode::eval);
-        const Var logits = model(tape, {std::span(tokens).last(seen), {1, static_cast<std::int64_t>(seen)}});
-        const auto classes = static_cast<std::size_t>(model.vocabulary());
-        const std::span<const float> last(tape.data(logits) + (seen - 1) * classes, classes);
+        const Var logits = model(tape, std::span(tokens).last(unseen), cache);
+        const std::span<const float> last(tape.data(logits), static_cast<std::size_t>(model.vocabulary()));
         tokens.push_back(draw(last, options, random.uniform(static_cast<std::uint64_t>(i))));
+        unseen = 1;
         if (!emit(tokens.back())) return;
     }
 }

@@ -30,8 +30,8 @@ TEST_CASE("a mistyped command line is one line on standard error and exit status
     const auto [arguments, expected] = GENERATE(table<Workplace::Arguments, std::string>({
         {{"trian", "x.json"}, "trian: no such command; did you mean train?"},
         {{"frobnicate"},
-         "frobnicate: no such command; expected train, resume, eval, generate, verify, explain, diagnose, replay, "
-         "sweep, compare, report, check or schema"},
+         "frobnicate: no such command; expected train, resume, eval, generate, verify, graft, explain, diagnose, "
+         "replay, sweep, compare, report, check or schema"},
         {{"train"}, "CONFIG is required"},
         {{"train", "small.json", "--step=3"}, "--step: no such option"},
         {{"train", "small.json", "--thread", "2"}, "--thread: no such option; did you mean --threads?"},

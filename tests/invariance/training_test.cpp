@@ -80,7 +80,7 @@ TEST_CASE("a step with micro-batches has the bits of the micro-batches one by on
         table.allocate_gradients();
         const std::int64_t context = config.model.context, window = 2 * context;
         std::vector<std::int32_t> inputs(static_cast<std::size_t>(3 * window)), targets(inputs.size());
-        Sampler(lab.data().train(), config.seed).batch(4, 6, context, inputs.data(), targets.data());
+        lab.data().batch(config.seed, 4, 6, context, inputs.data(), targets.data());
         Tape tape(ops::registry());
         for (std::int64_t i = 0; i < 3; ++i) {
             const auto offset = static_cast<std::size_t>(i * window), count = static_cast<std::size_t>(window);

@@ -237,13 +237,15 @@ TEST_CASE("a run that died between its stop and its summary has the same end, an
     REQUIRE(summary.verdict == "diverged");
     REQUIRE(summary.step < 200);
     std::filesystem::remove(lab.path("run") / "summary.json");
-    Trainer after = Trainer::resume(lab.path("run"));
-    const RunSummary again = run_all(after);
-    CHECK(again.step == summary.step);
-    CHECK(again.verdict == summary.verdict);
-    CHECK(again.reason == summary.reason);
-    CHECK(again.final_loss == summary.final_loss);
-    CHECK(again.onset == summary.onset);
+    {
+        Trainer after = Trainer::resume(lab.path("run"));
+        const RunSummary again = run_all(after);
+        CHECK(again.step == summary.step);
+        CHECK(again.verdict == summary.verdict);
+        CHECK(again.reason == summary.reason);
+        CHECK(again.final_loss == summary.final_loss);
+        CHECK(again.onset == summary.onset);
+    }
     Trainer on = Trainer::resume(lab.path("run"));
     CHECK(run_all(on).step > summary.step);
 }

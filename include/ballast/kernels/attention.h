@@ -18,7 +18,10 @@ struct AttentionShape {
     bool alibi = false; ///< adds -slope * (query - key) to the logits (Press et al., 2108.12409)
     /// Above 0, a logit s becomes cap * tanh(s / cap), before ALiBi and the mask (Gemma 2, 2408.00118, section 2).
     double logit_softcap = 0;
+    /// Only the last `queries` tokens of every sequence ask, those before them are but asked; 0: all ask.
+    std::int64_t queries = 0;
 
+    std::int64_t query_count() const { return queries > 0 ? queries : time; }
     std::int64_t packed_width() const { return (heads + 2 * kv_heads) * head_width; }
     std::int64_t output_width() const { return heads * head_width; }
 };
@@ -27,10 +30,10 @@ struct AttentionShape {
 /// sequence of the next lower power of two followed by every other term of the next higher one (the paper's code).
 double alibi_slope(std::int64_t head, std::int64_t heads);
 
-/// out[batch * time, heads * head_width] = softmax(cap(q k^T / sqrt(head_width)) + mask) v for each head, causal.
-/// log_z [batch, heads, time] receives log sum exp of each row of logits, which is all that backward needs. Works in
-/// blocks of query rows (in the manner of FlashAttention, 2205.14135): at no time do the T x T probabilities of a
-/// head exist, let alone of all heads, and blocks above the diagonal are never computed.
+/// out[batch * query_count(), heads * head_width] = softmax(cap(q k^T / sqrt(head_width)) + mask) v for each head,
+/// causal. log_z [batch, heads, query_count()] receives log sum exp of each row of logits, which is all that backward
+/// needs. Works in blocks of query rows (in the manner of FlashAttention, 2205.14135): at no time do the T x T
+/// probabilities of a head exist, let alone of all heads, and blocks above the diagonal are never computed.
 void attention_forward(real* out, real* log_z, const real* qkv, const AttentionShape& shape);
 
 /// dqkv has the layout of qkv.

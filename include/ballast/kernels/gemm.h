@@ -10,8 +10,9 @@
 #include "ballast/base/real.h"
 #include "ballast/kernels/grad.h"
 
-// Matrix products: the one place that calls BLAS. BLAS runs on one thread; parallelism is ours, over tiles whose
-// sizes depend on the shape of the product alone, so the bits of a result do not depend on the thread count.
+// Matrix products, in parallel over tiles whose sizes depend on the shape of the product alone. The bits of an element
+// depend neither on the thread count nor on the tiles, but on the row of op(A), the column of op(B) and their length:
+// a row of a product has the bits that it has in a product of that row alone.
 namespace ballast::inline BALLAST_PRECISION {
 
 /// A row-major matrix in memory, `stride` reals from one row to the next, used as it is or transposed.

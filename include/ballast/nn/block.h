@@ -15,6 +15,13 @@ struct SequenceShape {
     std::int64_t time;
 };
 
+/// What the attention of one layer has seen of a sequence before this pass: the packed queries, keys and values of
+/// `length` tokens, in memory with room for those of this pass, which are added. No memory: a pass begins the sequence.
+struct PastTokens {
+    real* packed = nullptr;
+    std::int64_t length = 0;
+};
+
 /// The residual wrapper around every sublayer f, with three slots for norms (config/norm_layout.h):
 ///
 ///     y = post(skip_scale * x + scale * dropout(out(f(pre_scale * pre(x)))))
@@ -69,8 +76,10 @@ struct Attention {
     Attention(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
               const InitRules& init);
 
-    /// `rope_table` is a constant [time or more, head_width], looked at when `rope` is set.
-    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const;
+    /// `rope_table` is a constant [time or more, head_width] from the position of the first token on, looked at when
+    /// `rope` is set. With a past, for one sequence on a tape in eval mode: throws Error otherwise.
+    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
+                   const PastTokens& past = {}) const;
 
 private:
     Var normalized(Tape& tape, Var packed) const;
@@ -105,7 +114,8 @@ struct Block {
     Block(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
           std::int64_t index);
 
-    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table) const;
+    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
+                   const PastTokens& past = {}) const;
 };
 
 } // namespace ballast::inline BALLAST_PRECISION

@@ -15,6 +15,28 @@ struct TokenBatch {
     SequenceShape shape;
 };
 
+class Transformer;
+
+/// What a model keeps of the tokens of one sequence, to go on with the next without computing them again. Memory for
+/// `context` tokens, which the system provides as they come.
+class TokenCache {
+public:
+    explicit TokenCache(const Transformer& model);
+
+    /// Number of tokens seen.
+    std::int64_t length() const { return length_; }
+    void clear() { length_ = 0; }
+
+private:
+    friend class Transformer;
+    PastTokens layer(std::int64_t index) const { return {rows_ + index * layer_size_, length_}; }
+
+    Arena memory_;
+    std::int64_t layer_size_;
+    std::int64_t length_ = 0;
+    real* rows_; ///< [layers, context, packed queries, keys and values]
+};
+
 /// A decoder-only language model: embedding, blocks, final norm, output layer. Parameters are called
 /// embedding.tokens [vocabulary, width], embedding.positions [context, width] (position `learned`), embedding_norm.*,
 /// blocks.I.*, final_norm.* and head.weight [vocabulary, width], which is a second name of embedding.tokens when tied.
@@ -26,10 +48,20 @@ public:
     /// Logits [batch * time, vocabulary]. Throws ShapeError for sequences longer than the context.
     Var operator()(Tape& tape, const TokenBatch& batch) const;
 
+    /// Logits [1, vocabulary] after the last of `tokens`, which follow those that `cache` has seen, and are seen then:
+    /// to the bit what a pass over all of them gives for its last row. On a tape in eval mode. Throws ShapeError when
+    /// the cache's tokens and these are more than the context.
+    Var operator()(Tape& tape, std::span<const std::int32_t> tokens, TokenCache& cache) const;
+
     std::int64_t vocabulary() const { return vocabulary_; }
     std::int64_t context() const { return context_; }
 
 private:
+    friend class TokenCache;
+    /// The residual stream behind the last block. `cache` may be null.
+    Var stream(Tape& tape, const TokenBatch& batch, const TokenCache* cache) const;
+    Var logits(Tape& tape, Var stream) const;
+
     std::int64_t vocabulary_;
     std::int64_t context_;
     std::int64_t width_;

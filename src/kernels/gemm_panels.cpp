@@ -1,0 +1,223 @@
+// The micro-kernel holds a tile of C in registers, kRows rows of two vectors, and adds to it one column of op(A) times
+// one row of a panel at a time: a multiply-add for every vector, an operand from memory for every other one. A band of
+// op(A), as many rows, stays in the first-level cache while all panels pass by from the second-level one.
+// op(A) is read where it is. Copying it first, too, as is usual, cost more than it gained in every product of a
+// training step, also where it is transposed and every term lies on another page: there are huge pages.
+
+#include "gemm_panels.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gemm_panels.cpp"
+#include "hwy/cache_control.h"
+#include "hwy/foreach_target.h" // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ballast::inline BALLAST_PRECISION {
+namespace HWY_NAMESPACE {
+namespace {
+
+using D = ScalableTag<real>;
+using V = Vec<D>;
+
+constexpr std::int64_t kVectors = 2;
+/// As many rows as have registers for their sums, beside one row of the panel and an element of A: of 32, or of 16.
+constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM ? 8 : 6;
+
+constexpr std::int64_t kCacheLine = 64 / sizeof(real);
+/// Rows of memory ahead of the one that is copied. Their distance is beyond what processors foresee by themselves.
+constexpr std::int64_t kPrefetchRows = 8;
+
+HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(Lanes(D())); }
+HWY_INLINE std::int64_t panel_columns() { return kVectors * lanes(); }
+
+std::int64_t size_of_panels(std::int64_t n, std::int64_t k) {
+    return (n + panel_columns() - 1) / panel_columns() * panel_columns() * k;
+}
+
+/// What becomes of a tile of sums.
+struct Result {
+    real* c;
+    std::int64_t stride;
+    real alpha;
+    real beta;
+};
+
+/// Rows [0, kCount) and columns [0, columns) of C; `columns` ends in the last of kWidth vectors. Element (r, i) of
+/// op(A) is a[r * stride + i], or a[r + i * stride] when it is transposed.
+template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed>
+void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, const real* HWY_RESTRICT panel,
+                   const Result& result, std::int64_t columns) {
+    const D d;
+    for (std::int64_t r = 0; r < kCount; ++r)
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            hwy::Prefetch(result.c + r * result.stride + v * lanes());
+    V sums[kCount][kWidth];
+    for (std::int64_t r = 0; r < kCount; ++r)
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            sums[r][v] = Zero(d);
+    for (std::int64_t i = 0; i < k; ++i) {
+        V b[kWidth];
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            b[v] = Load(d, panel + v * lanes());
+        for (std::int64_t r = 0; r < kCount; ++r) {
+            const auto element = Set(d, kTransposed ? a[r] : a[r * stride]);
+            for (std::int64_t v = 0; v < kWidth; ++v)
+                sums[r][v] = MulAdd(element, b[v], sums[r][v]);
+        }
+        if (kTransposed) hwy::Prefetch(a + kRows); // the next band: processors do not foresee strides as long as rows
+        panel += panel_columns();
+        a += kTransposed ? stride : 1;
+    }
+    const auto alpha = Set(d, result.alpha), beta = Set(d, result.beta);
+    for (std::int64_t r = 0; r < kCount; ++r)
+        for (std::int64_t v = 0; v < kWidth; ++v)
+            sums[r][v] = Mul(sums[r][v], alpha);
+    // `last` is the access to the last vector of a row.
+    const auto store = [&](auto last) BALLAST_INLINE_LAMBDA {
+        const std::int64_t end = (kWidth - 1) * lanes();
+        if (result.beta != 0)
+            for (std::int64_t r = 0; r < kCount; ++r) {
+                const real* const row = result.c + r * result.stride;
+                for (std::int64_t v = 0; v + 1 < kWidth; ++v)
+                    sums[r][v] = MulAdd(LoadU(d, row + v * lanes()), beta, sums[r][v]);
+                sums[r][kWidth - 1] = MulAdd(last.load(d, row + end), beta, sums[r][kWidth - 1]);
+            }
+        for (std::int64_t r = 0; r < kCount; ++r) {
+            real* const row = result.c + r * result.stride;
+            for (std::int64_t v = 0; v + 1 < kWidth; ++v)
+                StoreU(sums[r][v], d, row + v * lanes());
+            last.store(sums[r][kWidth - 1], d, row + end);
+        }
+    };
+    const std::int64_t last_count = columns - (kWidth - 1) * lanes();
+    if (last_count == lanes())
+        store(Whole{});
+    else
+        store(Part{static_cast<std::size_t>(last_count)});
+}
+
+/// All panels times `rows` rows of op(A), at most kCount.
+template <std::int64_t kCount, bool kTransposed>
+void multiply_band(std::int64_t rows, std::int64_t n, std::int64_t k, const real* a, std::int64_t stride,
+                   const real* panels, Result result) {
+    if constexpr (kCount > 1)
+        if (rows < kCount) return multiply_band<kCount - 1, kTransposed>(rows, n, k, a, stride, panels, result);
+    for (; n > 0; n -= panel_columns(), panels += panel_columns() * k, result.c += panel_columns()) {
+        if (n > lanes())
+            multiply_tile<kCount, kVectors, kTransposed>(k, a, stride, panels, result, std::min(n, panel_columns()));
+        else
+            multiply_tile<kCount, 1, kTransposed>(k, a, stride, panels, result, n);
+    }
+}
+
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
+              real beta, real* c, std::int64_t c_stride) {
+    for (std::int64_t row = 0; row < m; row += kRows) {
+        const std::int64_t rows = std::min(kRows, m - row);
+        const Result result{c + row * c_stride, c_stride, alpha, beta};
+        if (a.transposed)
+            multiply_band<kRows, true>(rows, n, k, a.data + row, a.stride, panels, result);
+        else
+            multiply_band<kRows, false>(rows, n, k, a.data + row * a.stride, a.stride, panels, result);
+    }
+}
+
+/// A panel of rows of memory: op(B) = B.
+HWY_INLINE void copy_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
+    const D d;
+    for (std::int64_t i = 0; i < k; ++i, b += stride, panel += panel_columns()) {
+        for (std::int64_t j = 0; j < columns; j += kCacheLine)
+            hwy::Prefetch(b + std::min(kPrefetchRows, k - 1 - i) * stride + j);
+        for (std::int64_t v = 0; v < kVectors; ++v) {
+            const std::int64_t count = std::clamp<std::int64_t>(columns - v * lanes(), 0, lanes());
+            const real* const from = b + v * lanes();
+            Store(count == lanes() ? LoadU(d, from) : Part{static_cast<std::size_t>(count)}.load(d, from), d,
+                  panel + v * lanes());
+        }
+    }
+}
+
+/// Small blocks, in 16 bytes a row, for transposing: of four floats, or of two doubles.
+constexpr std::int64_t kBlock = HWY_TARGET == HWY_SCALAR ? 1 : 16 / sizeof(real);
+
+/// to[i, j] = from[j, i] for a block of as many rows and columns as `d` has lanes.
+template <class BlockTag>
+HWY_INLINE void transpose_block(BlockTag d, real* to, std::int64_t to_stride, const real* from,
+                                std::int64_t from_stride) {
+    if constexpr (kBlock == 1) {
+        *to = *from;
+    } else if constexpr (kBlock == 4) {
+        const RepartitionToWide<BlockTag> wide;
+        const auto r0 = LoadU(d, from), r1 = LoadU(d, from + from_stride), r2 = LoadU(d, from + 2 * from_stride),
+                   r3 = LoadU(d, from + 3 * from_stride);
+        const auto low01 = BitCast(wide, InterleaveLower(d, r0, r1)), low23 = BitCast(wide, InterleaveLower(d, r2, r3));
+        const auto high01 = BitCast(wide, InterleaveUpper(d, r0, r1)),
+                   high23 = BitCast(wide, InterleaveUpper(d, r2, r3));
+        Store(BitCast(d, InterleaveLower(wide, low01, low23)), d, to);
+        Store(BitCast(d, InterleaveUpper(wide, low01, low23)), d, to + to_stride);
+        Store(BitCast(d, InterleaveLower(wide, high01, high23)), d, to + 2 * to_stride);
+        Store(BitCast(d, InterleaveUpper(wide, high01, high23)), d, to + 3 * to_stride);
+    } else {
+        const auto r0 = LoadU(d, from), r1 = LoadU(d, from + from_stride);
+        Store(InterleaveLower(d, r0, r1), d, to);
+        Store(InterleaveUpper(d, r0, r1), d, to + to_stride);
+    }
+}
+
+/// A panel of columns of memory: op(B) = B^T. A few rows of memory at a time over their whole length, which is what
+/// processors fetch ahead by themselves.
+HWY_INLINE void transpose_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
+    const std::int64_t width = panel_columns();
+    const std::int64_t whole_columns = columns / kBlock * kBlock, whole_terms = k / kBlock * kBlock;
+    for (std::int64_t j = 0; j < whole_columns; j += kBlock) {
+        for (std::int64_t i = 0; i < whole_terms; i += kBlock)
+            transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
+        for (std::int64_t i = whole_terms; i < k; ++i)
+            for (std::int64_t l = j; l < j + kBlock; ++l)
+                panel[i * width + l] = b[l * stride + i];
+    }
+    for (std::int64_t j = whole_columns; j < width; ++j)
+        for (std::int64_t i = 0; i < k; ++i)
+            panel[i * width + j] = j < columns ? b[j * stride + i] : 0;
+}
+
+void pack(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k) {
+    for (std::int64_t column = 0; column < n; column += panel_columns(), panels += panel_columns() * k) {
+        const std::int64_t columns = std::min(panel_columns(), n - column);
+        if (b.transposed)
+            transpose_panel(panels, b.data + column * b.stride, b.stride, columns, k);
+        else
+            copy_panel(panels, b.data + column, b.stride, columns, k);
+    }
+}
+
+} // namespace
+} // namespace HWY_NAMESPACE
+} // namespace ballast::inline BALLAST_PRECISION
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ballast::inline BALLAST_PRECISION {
+namespace {
+HWY_EXPORT(size_of_panels);
+HWY_EXPORT(pack);
+HWY_EXPORT(multiply);
+} // namespace
+
+std::int64_t panels_size(std::int64_t n, std::int64_t k) { return HWY_DYNAMIC_DISPATCH(size_of_panels)(n, k); }
+
+void pack_panels(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k) {
+    HWY_DYNAMIC_DISPATCH(pack)(panels, b, n, k);
+}
+
+void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
+                     real beta, real* c, std::int64_t c_stride) {
+    HWY_DYNAMIC_DISPATCH(multiply)(m, n, k, alpha, a, panels, beta, c, c_stride);
+}
+
+} // namespace ballast::inline BALLAST_PRECISION
+#endif
