@@ -99,7 +99,8 @@ private:
             const Call call = call_.load(std::memory_order_acquire);
             void* const context = context_.load(std::memory_order_acquire);
             if (next >= tasks) break;
-            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
                 continue;
             call(context, first + next);
             ++done;
@@ -135,7 +136,7 @@ private:
     std::atomic<int> spins_{0};
     std::vector<std::thread> helpers_;
     // The present loop. Every line that threads contend for is its own.
-    alignas(64) std::atomic<std::uint32_t> loops_{0};   ///< counts loops; helpers wait for it to change
+    alignas(64) std::atomic<std::uint32_t> loops_{0};        ///< counts loops; helpers wait for it to change
     alignas(64) std::atomic<std::uint64_t> ticket_{kClosed}; ///< number of the loop, and below it the next task
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
     alignas(64) std::atomic<std::int64_t> first_{0};

@@ -30,8 +30,8 @@ std::string threading_name(int parallel) {
 } // namespace
 
 GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
-    // A tile packs its columns of op(B) itself, and every strip of columns reads all of op(A): narrow tiles cost less than
-    // low ones. There are at least kWantedTasks where the work allows it.
+    // A tile packs its columns of op(B) itself, and every strip of columns reads all of op(A): narrow tiles cost less
+    // than low ones. There are at least kWantedTasks where the work allows it.
     constexpr std::int64_t kRowStep = 24; // whole bands of every instruction set
     constexpr std::int64_t kColumnStep = 32;
     constexpr std::int64_t kMostRows = 1024;
@@ -59,7 +59,8 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
 
     // A product with a small result and a long inner dimension (a weight's gradient) is cut along the inner one.
     const std::int64_t blocks = ceil_div(k, kDepthBlock);
-    const bool cut = tasks() < kWantedTasks && blocks > 1 && work() / static_cast<double>(blocks) >= kWorthSplitting / 4;
+    const bool cut =
+        tasks() < kWantedTasks && blocks > 1 && work() / static_cast<double>(blocks) >= kWorthSplitting / 4;
     return {rows, columns, cut ? blocks : 1};
 }
 

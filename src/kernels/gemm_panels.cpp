@@ -1,8 +1,8 @@
 // The micro-kernel holds a tile of C in registers, kRows rows of two vectors, and adds to it one column of op(A) times
 // one row of a panel at a time: a multiply-add for every vector, an operand from memory for every other one. A band of
 // op(A), as many rows, stays in the first-level cache while all panels pass by from the second-level one.
-// op(A) is read where it is. Copying it first, too, as is usual, cost more than it gained in every product of a training
-// step, also where it is transposed and every term lies on another page: there are huge pages.
+// op(A) is read where it is. Copying it first, too, as is usual, cost more than it gained in every product of a
+// training step, also where it is transposed and every term lies on another page: there are huge pages.
 
 #include "gemm_panels.h"
 

@@ -136,8 +136,7 @@ Block::Block(ParamTable& table, const std::string& name, const ModelConfig& conf
     ffn = Ffn(table, name + ".ffn", config, norms, init);
 }
 
-Var Block::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
-                      const PastTokens& past) const {
+Var Block::operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table, const PastTokens& past) const {
     x = attention_residual(tape, x, [&](Tape& t, Var in) { return attention(t, in, sequences, rope_table, past); });
     return ffn_residual(tape, x, ffn);
 }

@@ -9,7 +9,8 @@ namespace {
 Shape infer_shape(std::span<const Shape> in, const Attributes& attributes) {
     const auto s = attributes.as<AttentionShape>();
     require_shape(s.kv_heads > 0 && s.heads % s.kv_heads == 0, "attention", "kv_heads divides heads", in);
-    require_shape(s.queries >= 0 && s.queries <= s.time, "attention", "there are at most as many queries as tokens", in);
+    require_shape(s.queries >= 0 && s.queries <= s.time, "attention", "there are at most as many queries as tokens",
+                  in);
     const Shape packed{s.batch * s.time, s.packed_width()};
     require_shape(
         in[0] == packed, "attention",

@@ -78,9 +78,8 @@ TEST_CASE("a pass over the next tokens has the bits of a pass over all", "[nn]")
         TokenCache cache(cached.model);
         std::int64_t seen = 0;
         for (const std::int64_t count : {5, 1, 1, 64, 1, 70, 1, 7}) {
-            const Values next = cached.next_logits(std::span(tokens).subspan(static_cast<std::size_t>(seen),
-                                                                             static_cast<std::size_t>(count)),
-                                                   cache);
+            const Values next = cached.next_logits(
+                std::span(tokens).subspan(static_cast<std::size_t>(seen), static_cast<std::size_t>(count)), cache);
             seen += count;
             CHECK(cache.length() == seen);
             CHECK(next == cached.last_logits({tokens.begin(), tokens.begin() + seen}));

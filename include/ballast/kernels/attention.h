@@ -30,10 +30,10 @@ struct AttentionShape {
 /// sequence of the next lower power of two followed by every other term of the next higher one (the paper's code).
 double alibi_slope(std::int64_t head, std::int64_t heads);
 
-/// out[batch * query_count(), heads * head_width] = softmax(cap(q k^T / sqrt(head_width)) + mask) v for each head, causal.
-/// log_z [batch, heads, query_count()] receives log sum exp of each row of logits, which is all that backward needs. Works in
-/// blocks of query rows (in the manner of FlashAttention, 2205.14135): at no time do the T x T probabilities of a
-/// head exist, let alone of all heads, and blocks above the diagonal are never computed.
+/// out[batch * query_count(), heads * head_width] = softmax(cap(q k^T / sqrt(head_width)) + mask) v for each head,
+/// causal. log_z [batch, heads, query_count()] receives log sum exp of each row of logits, which is all that backward
+/// needs. Works in blocks of query rows (in the manner of FlashAttention, 2205.14135): at no time do the T x T
+/// probabilities of a head exist, let alone of all heads, and blocks above the diagonal are never computed.
 void attention_forward(real* out, real* log_z, const real* qkv, const AttentionShape& shape);
 
 /// dqkv has the layout of qkv.

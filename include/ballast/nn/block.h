@@ -76,7 +76,8 @@ struct Attention {
 
     /// `rope_table` is a constant [time or more, head_width] from the position of the first token on, looked at when
     /// `rope` is set. With a past, for one sequence on a tape in eval mode: throws Error otherwise.
-    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table, const PastTokens& past = {}) const;
+    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
+                   const PastTokens& past = {}) const;
 
 private:
     Var normalized(Tape& tape, Var packed) const;
@@ -111,7 +112,8 @@ struct Block {
     Block(ParamTable& table, const std::string& name, const ModelConfig& config, const NormLayout& norms,
           std::int64_t index);
 
-    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table, const PastTokens& past = {}) const;
+    Var operator()(Tape& tape, Var x, const SequenceShape& sequences, Var rope_table,
+                   const PastTokens& past = {}) const;
 };
 
 } // namespace ballast::inline BALLAST_PRECISION

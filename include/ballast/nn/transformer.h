@@ -48,9 +48,9 @@ public:
     /// Logits [batch * time, vocabulary]. Throws ShapeError for sequences longer than the context.
     Var operator()(Tape& tape, const TokenBatch& batch) const;
 
-    /// Logits [1, vocabulary] after the last of `tokens`, which follow those that `cache` has seen, and are seen then: to
-    /// the bit what a pass over all of them gives for its last row. On a tape in eval mode. Throws ShapeError when the
-    /// cache's tokens and these are more than the context.
+    /// Logits [1, vocabulary] after the last of `tokens`, which follow those that `cache` has seen, and are seen then:
+    /// to the bit what a pass over all of them gives for its last row. On a tape in eval mode. Throws ShapeError when
+    /// the cache's tokens and these are more than the context.
     Var operator()(Tape& tape, std::span<const std::int32_t> tokens, TokenCache& cache) const;
 
     std::int64_t vocabulary() const { return vocabulary_; }
