@@ -4,8 +4,8 @@
 #include "program.h"
 
 namespace {
-const std::vector<std::string> kCommands = {"train",  "resume",  "eval",  "generate",
-                                            "verify", "explain", "check", "schema"};
+const std::vector<std::string> kCommands = {"train",   "resume", "eval",   "generate", "verify",
+                                            "explain", "check",  "schema", "bench"};
 }
 
 TEST_CASE("every command explains itself with an example") {
@@ -31,7 +31,7 @@ TEST_CASE("a mistyped command line is one line on standard error and exit status
         {{"trian", "x.json"}, "trian: no such command; did you mean train?"},
         {{"frobnicate"},
          "frobnicate: no such command; expected train, resume, eval, generate, verify, explain, diagnose, replay, "
-         "check or schema"},
+         "check, schema or bench"},
         {{"train"}, "CONFIG is required"},
         {{"train", "small.json", "--step=3"}, "--step: no such option"},
         {{"train", "small.json", "--thread", "2"}, "--thread: no such option; did you mean --threads?"},

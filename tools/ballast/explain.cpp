@@ -10,14 +10,14 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/text.h"
-#include "ballast/data/dataset.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/peak.h"
-#include "ballast/train/learner.h"
 #include "command.h"
 #include "format.h"
 #include "json.h"
+#include "table.h"
 #include "training.h"
+#include "vocabulary.h"
 
 using namespace ballast;
 
@@ -29,29 +29,6 @@ struct ExplainOptions {
     std::vector<std::string> overrides;
     bool json = false;
 };
-
-struct Vocabulary {
-    std::int64_t size = 0;
-    std::string assumed_because; ///< empty: it is that of the data
-};
-
-/// What a vocabulary is likely to be while the data is not there.
-std::int64_t likely_vocabulary(const DataConfig& data) {
-    constexpr std::int64_t kShakespeareCharacters = 65;
-    if (data.vocab_size > 0) return data.vocab_size;
-    return data.tokenizer.kind == TokenizerKind::byte ? 256 : kShakespeareCharacters;
-}
-
-Vocabulary vocabulary_of(const Config& config) {
-    DataOptions options = data_options(config);
-    // Whether the data is long enough is not asked here.
-    options.context = 1;
-    try {
-        return {Dataset(options).vocab_size(), ""};
-    } catch (const Error& error) {
-        return {likely_vocabulary(config.data), error.what()};
-    }
-}
 
 /// What share of a training step the norms take, by this machine's limits: their bytes at its bandwidth, and all else
 /// at its peak of floating-point operations. Real steps are slower in both, so it is an estimate.
@@ -76,24 +53,6 @@ NormShare share_of(const NormCost& cost) {
 std::string shape_text(const Shape& shape) {
     std::string text = shape.text();
     return text.size() > 2 && text.front() == '[' ? text.substr(1, text.size() - 2) : text;
-}
-
-void print_table(const std::vector<std::vector<std::string>>& rows, const std::vector<bool>& right) {
-    std::vector<std::size_t> widths;
-    for (const auto& row : rows)
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            if (i == widths.size()) widths.push_back(0);
-            widths[i] = std::max(widths[i], columns_of(row[i]));
-        }
-    for (const auto& row : rows) {
-        std::string line;
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            const std::string padding(widths[i] - columns_of(row[i]), ' ');
-            line += (i > 0 ? "  " : "") + (right[i] ? padding + row[i] : row[i] + padding);
-        }
-        line.erase(line.find_last_not_of(' ') + 1);
-        std::printf("  %s\n", line.c_str());
-    }
 }
 
 std::string blocks_text(const Config& config, const BlockEquations& block, std::size_t groups) {

@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
     add_replay(app, action);
     add_check(app, action);
     add_schema(app, action);
+    add_bench(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
