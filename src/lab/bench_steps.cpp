@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <optional>
+#include <utility>
 
 #include "ballast/base/error.h"
 #include "ballast/lab/bench.h"
@@ -32,7 +34,16 @@ public:
         }
     }
 
-    const std::vector<CallSpeed>& calls() const { return calls_; }
+    /// Those of `passes` passes.
+    std::vector<CallSpeed> calls(std::int64_t passes) const {
+        std::vector<CallSpeed> calls = calls_;
+        for (CallSpeed& call : calls) {
+            call.calls *= passes;
+            for (double* work : {&call.flops.forward, &call.flops.backward, &call.forward_bytes, &call.backward_bytes})
+                *work *= static_cast<double>(passes);
+        }
+        return calls;
+    }
 
     std::vector<NodeSeconds> sums(std::span<const NodeSeconds> nodes) const {
         std::vector<NodeSeconds> sums(calls_.size());
@@ -95,22 +106,13 @@ double make_step(Learner& learner, std::int64_t& step) { return make_step(learne
 StepSpeed measure_steps(Learner& learner, std::int64_t& step, double seconds) {
     StepSpeed speed;
     std::vector<TimedStep> steps;
+    std::optional<Groups> groups; // every step has the same nodes
     for (const auto start = Clock::now(); steps.size() < kLeastSteps || seconds_since(start) < seconds;) {
         learner.time_nodes(true);
         TimedStep timed;
         timed.seconds = make_step(learner, step, &timed.update);
-        const Groups groups(learner.tape());
-        timed.groups = groups.sums(learner.tape().node_seconds());
-        if (steps.empty()) {
-            speed.calls = groups.calls();
-            for (CallSpeed& call : speed.calls) {
-                const auto passes = static_cast<double>(learner.micro_batches());
-                call.calls *= learner.micro_batches();
-                for (double* work :
-                     {&call.flops.forward, &call.flops.backward, &call.forward_bytes, &call.backward_bytes})
-                    *work *= passes;
-            }
-        }
+        if (!groups) groups.emplace(learner.tape());
+        timed.groups = groups->sums(learner.tape().node_seconds());
         speed.seconds.push_back(timed.seconds);
         steps.push_back(std::move(timed));
     }
@@ -118,7 +120,8 @@ StepSpeed measure_steps(Learner& learner, std::int64_t& step, double seconds) {
 
     std::sort(steps.begin(), steps.end(), [](const TimedStep& a, const TimedStep& b) { return a.seconds < b.seconds; });
     steps.resize((steps.size() + 1) / 2);
-    const auto share = 1 / static_cast<double>(steps.size());
+    const double share = 1 / static_cast<double>(steps.size());
+    speed.calls = groups->calls(learner.micro_batches());
     for (const TimedStep& timed : steps) {
         speed.typical_seconds += share * timed.seconds;
         speed.update_seconds += share * timed.update;

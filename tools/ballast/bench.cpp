@@ -121,7 +121,7 @@ void print_speed(BenchModel& model, const ModelSpeed& speed, double peak) {
     for (const auto& [name, seconds] :
          {std::pair{"clip and update", step.update_seconds}, {"other", step.other_seconds}})
         rows.push_back({name, "", short_time(seconds), "", percent(seconds / step.typical_seconds)});
-    rows.push_back({"in all", "", short_time(step.typical_seconds), "", "mean of the faster half"});
+    rows.push_back({"mean of the faster half of the steps", "", short_time(step.typical_seconds), "", ""});
     print_table(rows, {false, true, true, true, true});
     std::fflush(stdout);
 }

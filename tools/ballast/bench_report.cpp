@@ -9,6 +9,7 @@
 #include "format.h"
 #include "json.h"
 #include "table.h"
+#include "training.h"
 
 using namespace ballast;
 
@@ -32,14 +33,6 @@ BenchComparison compare(const std::string& path, const std::string& earlier, con
     } catch (const DataError& error) {
         throw DataError(path + ": " + error.what());
     }
-}
-
-std::string machine_line(const Environment& facts) {
-    // The build's options follow the name and the version.
-    const std::string blas = facts.blas.substr(0, facts.blas.find(' ', facts.blas.find(' ') + 1));
-    return format("%s, %lld threads of %lld processors; %s for %s, vector kernels for %s", facts.cpu.c_str(),
-                  static_cast<long long>(facts.threads), static_cast<long long>(facts.processors), blas.c_str(),
-                  facts.blas_core.c_str(), facts.simd.c_str());
 }
 
 void print_comparison(const std::string& path, const BenchComparison& comparison) {
@@ -81,7 +74,7 @@ BenchReport::BenchReport(std::string_view bench, const BenchOptions& options)
     peak_flops_ = measure_peak_flops(kSeconds);
     bandwidth_ = measure_bandwidth(kSeconds);
     if (!prints()) return;
-    std::printf("%s\n", machine_line(facts).c_str());
+    std::printf("%s; %s\n", facts.cpu.c_str(), machine_text(facts).c_str());
     std::printf("peak %.1f GFLOP/s with multiply-adds on registers; memory %.1f GB/s with y = a x + z\n",
                 1e-9 * peak_flops_, 1e-9 * bandwidth_);
     std::fflush(stdout);
