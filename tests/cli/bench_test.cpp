@@ -184,7 +184,7 @@ TEST_CASE("bench refuses what it cannot measure or compare, before it measures")
     work.write_small_run();
     write(work / "text.json", "what?");
     write(work / "other.json", R"({"bench": "norms", "machine": {}})");
-    write(work / "wide.json", R"({"model": {"width": 30, "heads": 4}})");
+    write(work / "wide.json", R"({"data": {"path": "text.txt"}, "model": {"width": 30, "heads": 4}})");
     const auto [arguments, status, expected] = GENERATE(table<Workplace::Arguments, int, std::string>({
         {{"bench", "small.json", "--compare", "none.json"}, 1, "none.json: "},
         {{"bench", "small.json", "--compare", "text.json"},
@@ -202,6 +202,7 @@ TEST_CASE("bench refuses what it cannot measure or compare, before it measures")
     const Outcome outcome = work.run(arguments);
     CAPTURE(outcome.err);
     CHECK(outcome.status == status);
+    CHECK(outcome.out.empty());
     CHECK(lines_of(outcome.err).size() == 1);
     CHECK(contains(outcome.err, expected));
 }

@@ -34,6 +34,14 @@ struct ModelOptions : BenchOptions {
     }
 };
 
+/// The configs of the models, all checked before the first is timed.
+std::vector<Config> configs_of(const ModelOptions& options) {
+    std::vector<Config> configs;
+    for (const std::string& word : options.models)
+        configs.push_back(load_bench_config(word, options.overrides));
+    return configs;
+}
+
 std::string shapes_text(const std::vector<Shape>& shapes) {
     std::string text;
     for (const Shape& shape : shapes)
@@ -170,10 +178,12 @@ std::string json_of(const std::string& word, BenchModel& model, const ModelSpeed
 }
 
 int bench_steps(const ModelOptions& options) {
+    const std::vector<Config> configs = configs_of(options);
     const BenchReport report("steps", options);
     std::vector<std::string> models;
-    for (const std::string& word : options.models) {
-        BenchModel model(word, options.overrides, options.vocabulary);
+    for (std::size_t i = 0; i < configs.size(); ++i) {
+        const std::string& word = options.models[i];
+        BenchModel model(configs[i], options.vocabulary);
         if (report.prints()) print_model(word, model);
         const bool is_smallest = word == kBenchConfigs.front().name;
         const ModelSpeed speed = measure_model(model, options.seconds, is_smallest);
@@ -188,7 +198,7 @@ int bench_steps(const ModelOptions& options) {
 int serve(const ModelOptions& options) {
     use_threads(options.threads);
     const Environment machine = current_environment();
-    BenchModel model(options.models.front(), options.overrides, options.vocabulary);
+    BenchModel model(configs_of(options).front(), options.vocabulary);
     const double peak = measure_peak_flops();
     model.warm_up();
     std::string config = to_json(model.config());
@@ -244,10 +254,12 @@ std::string json_of(const PassSpeed& speed) {
 }
 
 int bench_ops(const ModelOptions& options) {
+    const std::vector<Config> configs = configs_of(options);
     const BenchReport report("ops", options);
     std::vector<std::string> models;
-    for (const std::string& word : options.models) {
-        BenchModel model(word, options.overrides, options.vocabulary);
+    for (std::size_t i = 0; i < configs.size(); ++i) {
+        const std::string& word = options.models[i];
+        BenchModel model(configs[i], options.vocabulary);
         model.warm_up();
         const StepSpeed step = measure_steps(model.learner(), model.step, options.seconds);
         std::vector<std::vector<std::string>> rows = {

@@ -36,18 +36,22 @@ TemporaryFolder::~TemporaryFolder() {
     fs::remove_all(path_, ignored);
 }
 
-BenchModel::BenchModel(const std::string& word, std::vector<std::string> overrides, std::int64_t vocabulary) {
+Config load_bench_config(const std::string& word, std::span<const std::string> overrides) {
+    const TemporaryFolder folder;
     fs::path file = word;
     for (const BenchConfig& known : kBenchConfigs) { // all of them, as one extends another
-        const fs::path copy = folder_.path() / (std::string(known.name) + ".json");
+        const fs::path copy = folder.path() / (std::string(known.name) + ".json");
         write_file_atomic(copy, known.json);
         if (word == known.name) file = copy;
     }
-    Config config = load_config_to_use(file, overrides);
+    return load_config_to_use(file, overrides);
+}
+
+BenchModel::BenchModel(Config config, std::int64_t vocabulary) {
     if (vocabulary == 0) vocabulary = vocabulary_of(config).size;
     constexpr std::int64_t kMostIds = 65536;
     if (vocabulary > kMostIds)
-        throw UsageError(word + ": a vocabulary of " + std::to_string(vocabulary) + "; expected at most " +
+        throw UsageError(config.name + ": a vocabulary of " + std::to_string(vocabulary) + "; expected at most " +
                          std::to_string(kMostIds));
     config.data = DataConfig{};
     config.data.path = folder_.path() / "tokens";

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,12 +35,15 @@ private:
     std::filesystem::path path_;
 };
 
+/// `word` is the name of a config that is built in, or a config file. Throws what load_config_to_use throws.
+ballast::Config load_bench_config(const std::string& word, std::span<const std::string> overrides);
+
 /// The model of a config on random tokens, at its first step.
 class BenchModel {
 public:
-    /// `word` is the name of a config that is built in, or a config file. `vocabulary` 0 stands for that of its data.
-    /// Throws what load_config throws, and Error when the model does not fit into memory.
-    BenchModel(const std::string& word, std::vector<std::string> overrides, std::int64_t vocabulary = 0);
+    /// `vocabulary` 0 stands for that of the config's data. Throws UsageError for one that is too large, and Error when
+    /// the model does not fit into memory.
+    BenchModel(ballast::Config config, std::int64_t vocabulary);
 
     ballast::Learner& learner() { return *learner_; }
     const ballast::Config& config() const { return learner_->config(); }

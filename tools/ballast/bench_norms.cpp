@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <iostream>
 #include <map>
@@ -81,9 +82,9 @@ std::string measure_kernels(const NormOptions& options, const BenchReport& repor
 
 /// The step of P1 with two layers of this width and norms of this kind.
 NormShare measure_share(const std::string& kind, std::int64_t width, double seconds) {
-    BenchModel model(std::string(kBenchConfigs.front().name),
-                     {"model.layers=2", "model.width=" + std::to_string(width),
-                      kind == "none" ? "model.norm.placement=none" : "model.norm.kind=" + kind});
+    const std::array overrides = {std::string("model.layers=2"), "model.width=" + std::to_string(width),
+                                  kind == "none" ? "model.norm.placement=none" : "model.norm.kind=" + kind};
+    BenchModel model(load_bench_config(std::string(kBenchConfigs.front().name), overrides), 0);
     model.warm_up();
     const StepSpeed step = measure_steps(model.learner(), model.step, seconds);
     NormShare share{kind, width, step.typical_seconds, 0};
