@@ -10,7 +10,7 @@ table() {
 build   g++                 g++ --version
 build   cmake               cmake --version
 build   ninja-build         ninja --version
-build   libopenblas-dev
+check   libopenblas-dev
 build   libhwy-dev
 build   libspdlog-dev
 build   nlohmann-json3-dev

@@ -1,6 +1,7 @@
 #include "ballast/autograd/tape.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -41,8 +42,23 @@ struct Inputs {
     std::span<const Shape> as_shapes() const { return {shapes.data(), count}; }
 };
 
+/// Calls `run` and adds the seconds that it takes to `sum`, unless that is null.
+template <class Run>
+void timed(double* sum, Run&& run) {
+    using Clock = std::chrono::steady_clock;
+    if (sum == nullptr) return run();
+    const auto start = Clock::now();
+    run();
+    *sum += std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 std::span<const Var> inputs_of(const Node& node) { return {node.inputs.data(), node.input_count}; }
 } // namespace
+
+void Tape::time_nodes(bool on) {
+    times_ = on;
+    seconds_.clear();
+}
 
 void Tape::begin(Mode mode, RandomKey random) {
     mode_ = mode;
@@ -99,10 +115,13 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
     real* saved = saved_size > 0 ? arena_.allocate<real>(saved_size) : nullptr;
 
     const auto node = static_cast<std::int32_t>(nodes_.size());
+    const auto place = static_cast<std::size_t>(node);
+    if (times_ && seconds_.size() <= place) seconds_.resize(place + 1);
     if (!plans()) {
         const Arena::Mark mark(scratch_);
-        op.forward(
-            {in.as_tensors(), output, saved, attributes, mode_, random_, static_cast<std::uint64_t>(node), scratch_});
+        timed(times_ ? &seconds_[place].forward : nullptr, [&] {
+            op.forward({in.as_tensors(), output, saved, attributes, mode_, random_, place, scratch_});
+        });
     }
 
     const bool needs_gradient = mode_ == Mode::train && std::any_of(inputs.begin(), inputs.end(),
@@ -149,15 +168,17 @@ void Tape::run_backward(std::size_t node_index, bool keep_gradient) {
         output_gradient = scratch_.allocate<real>(output.shape.elements());
         std::copy_n(output.gradient, output.shape.elements(), output_gradient);
     }
-    node.op->backward({in.as_tensors(),
-                       {output.shape, output.data},
-                       node.saved,
-                       output_gradient,
-                       {grads.data(), in.count},
-                       node.attributes,
-                       random_,
-                       node_index,
-                       scratch_});
+    timed(times_ ? &seconds_[node_index].backward : nullptr, [&] {
+        node.op->backward({in.as_tensors(),
+                           {output.shape, output.data},
+                           node.saved,
+                           output_gradient,
+                           {grads.data(), in.count},
+                           node.attributes,
+                           random_,
+                           node_index,
+                           scratch_});
+    });
 }
 
 void Tape::backward(Var root, const BackwardOptions& options) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -99,5 +100,6 @@ std::int64_t memory_limit(const fs::path& root) {
 
 std::int64_t resident_memory() { return kilobytes_of(text_of("/proc/self/status"), "VmRSS:", 0); }
 std::int64_t peak_resident_memory() { return kilobytes_of(text_of("/proc/self/status"), "VmHWM:", 0); }
+void reset_peak_resident_memory() { std::ofstream("/proc/self/clear_refs") << 5; } // proc(5)
 
 } // namespace ballast

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <sched.h>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,8 +55,7 @@ public:
         if (busy_.exchange(true, std::memory_order_acquire)) return false;
         // Spinning threads that outnumber the processors would keep from working those they wait for.
         spins_ = workers <= processors_ ? kSpins : 0;
-        while (static_cast<int>(helpers_.size()) < workers - 1)
-            helpers_.emplace_back([this, index = static_cast<int>(helpers_.size())] { help(index); });
+        start_helpers(workers - 1);
         for (std::int64_t begin = 0; begin < tasks; begin += kMostTasks)
             run_part(begin, std::min(tasks - begin, kMostTasks), call, context, workers);
         busy_.store(false, std::memory_order_release);
@@ -66,6 +66,15 @@ private:
     static constexpr int kSpins = 2000; // some 50 microseconds
     static constexpr std::int64_t kMostTasks = 0x7fffffff;
     static constexpr std::uint64_t kClosed = 0xffffffff;
+
+    /// As many as are wanted, or as the system allows.
+    void start_helpers(int wanted) {
+        try {
+            while (static_cast<int>(helpers_.size()) < wanted)
+                helpers_.emplace_back([this, index = static_cast<int>(helpers_.size())] { help(index); });
+        } catch (const std::system_error&) { // a limit on threads: the loop is run by those that there are
+        }
+    }
 
     void run_part(std::int64_t first, std::int64_t tasks, Call call, void* context, int workers) {
         // A helper that is late may look at what it was left by an earlier loop. It takes a task by replacing the

@@ -1,10 +1,13 @@
 #include "ballast/kernels/gemm.h"
 
-#include <cblas.h>
-
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
+#include "ballast/kernels/simd.h"
+#ifdef BALLAST_GEMM_OPENBLAS
+#include <cblas.h>
+#else
 #include "gemm_panels.h"
+#endif
 
 namespace ballast::inline BALLAST_PRECISION {
 
@@ -16,15 +19,6 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 constexpr std::int64_t even_tile(std::int64_t extent, std::int64_t limit, std::int64_t step) {
     const std::int64_t parts = ceil_div(extent, limit);
     return ceil_div(ceil_div(extent, parts), step) * step;
-}
-
-std::string threading_name(int parallel) {
-    switch (parallel) {
-    case OPENBLAS_SEQUENTIAL: return "serial";
-    case OPENBLAS_THREAD: return "pthread";
-    case OPENBLAS_OPENMP: return "openmp";
-    default: return "unknown";
-    }
 }
 
 } // namespace
@@ -74,6 +68,17 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
 
 void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
                   real beta, real* c, std::int64_t c_stride) {
+#ifdef BALLAST_GEMM_OPENBLAS
+    const auto transpose = [](bool yes) { return yes ? CblasTrans : CblasNoTrans; };
+    const auto extent = [](std::int64_t value) { return static_cast<blasint>(value); };
+#ifdef BALLAST_DOUBLE
+    const auto product = cblas_dgemm;
+#else
+    const auto product = cblas_sgemm;
+#endif
+    product(CblasRowMajor, transpose(a.transposed), transpose(b.transposed), extent(m), extent(n), extent(k), alpha,
+            a.data, extent(a.stride), b.data, extent(b.stride), beta, c, extent(c_stride));
+#else
     Arena& scratch = worker_scratch();
     const Arena::Mark mark(scratch);
     real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
@@ -82,6 +87,7 @@ void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, co
         pack_panels(panels, sub_matrix(b, begin, 0), n, length);
         multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride);
     }
+#endif
 }
 
 void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a,
@@ -135,6 +141,18 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
     });
 }
 
+#ifdef BALLAST_GEMM_OPENBLAS
+namespace {
+std::string threading_name(int parallel) {
+    switch (parallel) {
+    case OPENBLAS_SEQUENTIAL: return "serial";
+    case OPENBLAS_THREAD: return "pthread";
+    case OPENBLAS_OPENMP: return "openmp";
+    default: return "unknown";
+    }
+}
+} // namespace
+
 BlasFacts pin_blas() {
     openblas_set_num_threads(1);
     if (openblas_get_num_threads() != 1)
@@ -142,5 +160,8 @@ BlasFacts pin_blas() {
                     " threads although it was told to use one; set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1");
     return {openblas_get_config(), openblas_get_corename(), threading_name(openblas_get_parallel())};
 }
+#else
+BlasFacts pin_blas() { return {"own products", simd_name(), "serial"}; }
+#endif
 
 } // namespace ballast::inline BALLAST_PRECISION

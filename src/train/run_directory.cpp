@@ -205,6 +205,12 @@ Environment current_environment() {
     return facts;
 }
 
+std::string to_json(const Environment& environment) {
+    Json json;
+    write_fields(json, environment, kEnvironmentFields);
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::vector<std::string> differences(const Environment& recorded, const Environment& now) {
     Json before;
     Json after;

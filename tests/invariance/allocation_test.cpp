@@ -107,6 +107,20 @@ TEST_CASE("the counter sees every kind of allocation", "[invariance]") {
     set_threads(available_processors());
 }
 
+TEST_CASE("measuring the time of each op allocates nothing either", "[invariance]") {
+    const Lab lab;
+    Learner learner(lab.config({}), lab.data());
+    std::int64_t step = 0;
+    const auto steps = [&] {
+        for (int i = 0; i < 3; ++i) {
+            learner.time_nodes(true);
+            learner.step(++step);
+        }
+    };
+    steps();
+    CHECK(allocations_in(steps) == 0);
+}
+
 TEST_CASE("a training step allocates nothing once it is warm", "[invariance]") {
     const Lab lab;
     for (const int threads : {1, 2, 3, 8})

@@ -258,6 +258,35 @@ TEST_CASE("nodes are plain data, in the order of their execution", "[autograd]")
     CHECK(tape.flops().forward == 0);
 }
 
+TEST_CASE("the time of each op is measured when that is asked for, and adds up over passes", "[autograd]") {
+    Tape tape(ops::registry());
+    Values gradient{};
+    const auto pass = [&] {
+        tape.begin(Mode::train);
+        const Var x = tape.leaf(kShape, kA.data(), gradient.data());
+        ops::affine(tape, x, 3, 0); // nothing depends on it
+        const Var y = ops::affine(tape, x, 2, 0);
+        tape.backward(y);
+    };
+    pass();
+    CHECK(tape.node_seconds().empty());
+
+    tape.time_nodes(true);
+    pass();
+    REQUIRE(tape.node_seconds().size() == tape.nodes().size());
+    const NodeSeconds unused = tape.node_seconds()[0], used = tape.node_seconds()[1];
+    CHECK(unused.forward > 0);
+    CHECK(unused.backward == 0);
+    CHECK(used.backward > 0);
+    pass();
+    CHECK(tape.node_seconds()[1].forward > used.forward);
+    CHECK(tape.node_seconds()[1].backward > used.backward);
+
+    tape.time_nodes(false);
+    pass();
+    CHECK(tape.node_seconds().empty());
+}
+
 TEST_CASE("random numbers follow the tape's key, the op's place and nothing else", "[autograd]") {
     Tape tape(ops::registry());
     const std::vector<float> ones(4000, 1.0F);

@@ -34,6 +34,7 @@ void add_compare(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_schema(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
 
 /// Adds `--set KEY=VALUE`, which may be repeated and takes one value each time.
 void add_set_option(CLI::App& command, std::vector<std::string>& overrides);

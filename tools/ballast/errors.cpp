@@ -14,10 +14,16 @@ using namespace ballast;
 
 namespace {
 
-/// The subcommand that the command line named, or the program itself.
+/// The innermost subcommand that the command line named, or the program itself.
 const CLI::App& chosen(const CLI::App& app) {
     const std::vector<const CLI::App*> parsed = app.get_subcommands([](const CLI::App* sub) { return sub->parsed(); });
-    return parsed.empty() ? app : *parsed.front();
+    return parsed.empty() ? app : chosen(*parsed.front());
+}
+
+/// "ballast bench norms".
+std::string full_name(const CLI::App& command) {
+    const CLI::App* outer = command.get_parent();
+    return outer == nullptr ? "ballast" : full_name(*outer) + " " + command.get_name();
 }
 
 std::string hint(std::string_view typed, const std::vector<std::string>& names) {
@@ -96,7 +102,7 @@ int report_current_exception() {
 int report_parse_error(const CLI::App& app, const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
     const CLI::App& command = chosen(app);
-    const std::string name = &command == &app ? "ballast" : "ballast " + command.get_name();
+    const std::string name = full_name(command);
     std::string what = about_unused_words(app, command);
     if (what.empty()) what = printable(error.what());
     print_error(name + ": " + what + "; see " + name + " --help");

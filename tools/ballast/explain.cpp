@@ -10,15 +10,14 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/text.h"
-#include "ballast/data/dataset.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/peak.h"
-#include "ballast/train/learner.h"
 #include "command.h"
 #include "format.h"
 #include "json.h"
 #include "table.h"
 #include "training.h"
+#include "vocabulary.h"
 
 using namespace ballast;
 
@@ -30,29 +29,6 @@ struct ExplainOptions {
     std::vector<std::string> overrides;
     bool json = false;
 };
-
-struct Vocabulary {
-    std::int64_t size = 0;
-    std::string assumed_because; ///< empty: it is that of the data
-};
-
-/// What a vocabulary is likely to be while the data is not there.
-std::int64_t likely_vocabulary(const DataConfig& data) {
-    constexpr std::int64_t kShakespeareCharacters = 65;
-    if (data.vocab_size > 0) return data.vocab_size;
-    return data.tokenizer.kind == TokenizerKind::byte ? 256 : kShakespeareCharacters;
-}
-
-Vocabulary vocabulary_of(const Config& config) {
-    DataOptions options = data_options(config);
-    // Whether the data is long enough is not asked here.
-    options.context = 1;
-    try {
-        return {Dataset(options).vocab_size(), ""};
-    } catch (const Error& error) {
-        return {likely_vocabulary(config.data), error.what()};
-    }
-}
 
 /// What share of a training step the norms take, by this machine's limits: their bytes at its bandwidth, and all else
 /// at its peak of floating-point operations. Real steps are slower in both, so it is an estimate.

@@ -41,6 +41,7 @@ int run(int argc, char** argv) {
     add_report(app, action);
     add_check(app, action);
     add_schema(app, action);
+    add_bench(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

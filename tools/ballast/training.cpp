@@ -24,14 +24,15 @@ Config load_config_to_use(const fs::path& file, std::span<const std::string> ove
     return load_config(file, overrides);
 }
 
-void log_machine(const Log& log) {
-    const Environment facts = current_environment();
-    // The build's options follow the name and the version.
+std::string machine_text(const Environment& facts) {
+    // The build's options follow the name and the version of a library.
     const std::string blas = facts.blas.substr(0, facts.blas.find(' ', facts.blas.find(' ') + 1));
-    log.info(format("threads %lld of %lld processors; %s for %s, vector kernels for %s",
-                    static_cast<long long>(facts.threads), static_cast<long long>(facts.processors), blas.c_str(),
-                    facts.blas_core.c_str(), facts.simd.c_str()));
+    return format("threads %lld of %lld processors; %s for %s, vector kernels for %s",
+                  static_cast<long long>(facts.threads), static_cast<long long>(facts.processors), blas.c_str(),
+                  facts.blas_core.c_str(), facts.simd.c_str());
 }
+
+void log_machine(const Log& log) { log.info(machine_text(current_environment())); }
 
 namespace {
 

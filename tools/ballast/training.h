@@ -35,7 +35,9 @@ auto with_data_of(const ballast::Config& config, const std::filesystem::path& fi
     }
 }
 
-/// Logs what a process computes with: threads, BLAS, instruction set.
+/// What a process computes with: threads, BLAS, instruction set.
+std::string machine_text(const ballast::Environment& facts);
+/// Logs that.
 void log_machine(const ballast::Log& log);
 /// Logs what is known of the data and the model.
 void log_run(const ballast::Log& log, const ballast::Config& config, const ballast::Dataset& data,

@@ -32,7 +32,7 @@ KEEP_MEMORY = {
 
 
 def torch_worker(threads, seconds):
-    """Answers each line of the standard input, "KIND ROWS WIDTH", with a line, as `bench_norms --worker` does."""
+    """Answers each line of the standard input, "KIND ROWS WIDTH", with a line, as `ballast bench norms --worker` does."""
     import torch
     import torch.nn.functional as F
 
@@ -148,8 +148,8 @@ def parse_options():
     parser.add_argument("--build", type=Path, default=build, help="build folder [$BALLAST_BUILD or build/release]")
     options = parser.parse_args()
     options.build = options.build.resolve()
-    if not (options.build / "bench_norms").exists():
-        parser.error(f"{options.build}/bench_norms is missing: build Ballast first, or say --build")
+    if not (options.build / "ballast").exists():
+        parser.error(f"{options.build}/ballast is missing: build Ballast first, or say --build")
     return options
 
 
@@ -159,7 +159,7 @@ def main():
         torch_worker(options.threads, options.seconds)
         return
     common = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-    ours = Worker([options.build / "bench_norms", "--worker", *common], {})
+    ours = Worker([options.build / "ballast", "bench", "norms", "--worker", *common], {})
     environment = {"OMP_NUM_THREADS": str(options.threads)} | ({} if options.default_allocator else KEEP_MEMORY)
     theirs = Worker([sys.executable, __file__, "--torch-worker", *common], environment)
     results = []

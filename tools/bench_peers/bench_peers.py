@@ -70,7 +70,7 @@ def compare(name, options):
     steps = options.steps or steps
     threads = str(options.threads)
     environment = dict(pair.split("=", 1) for pair in options.env)
-    command = [options.build / "bench_step", ROOT / config, "--vocabulary", str(vocabulary), "--threads", threads]
+    command = [options.build / "ballast", "bench", ROOT / config, "--vocabulary", str(vocabulary), "--threads", threads]
     ours = Worker([*command, "--worker"], environment)
     with tempfile.TemporaryDirectory() as directory:
         resolved = Path(directory) / "config.json"
@@ -104,8 +104,7 @@ def compare(name, options):
         "shape": name,
         "parameters": ours.facts["parameters"],
         "threads": options.threads,
-        "simd": ours.facts["simd"],
-        "blas": ours.facts["blas"],
+        "machine": ours.facts["machine"],
         "torch": theirs.facts["version"] + (", compiled" if options.compile else ", eager"),
         "environment": {"both": options.env, "torch": options.torch_env},
         "peak_flops": peak,
@@ -150,8 +149,8 @@ def parse_options():
     parser.add_argument("--build", type=Path, default=build, help="build folder [$BALLAST_BUILD or build/release]")
     options = parser.parse_args()
     options.build = options.build.resolve()
-    if not (options.build / "bench_step").exists():
-        parser.error(f"{options.build}/bench_step is missing: build Ballast first, or say --build")
+    if not (options.build / "ballast").exists():
+        parser.error(f"{options.build}/ballast is missing: build Ballast first, or say --build")
     return options
 
 
@@ -162,7 +161,9 @@ def main():
         results.append(compare(shape, options))
         if len(results) == 1:
             first = results[0]
-            print(f"Ballast ({first['simd']}; {first['blas']}) and PyTorch {first['torch']}, float32")
+            machine = first["machine"]
+            kernels = f"{machine['simd']}; {machine['blas']}, {machine['blas_core']}"
+            print(f"Ballast ({kernels}) and PyTorch {first['torch']}, float32")
             print(f"peak of fused multiply-adds: {1e-9 * first['peak_flops']:.0f} GFLOP/s\n{HEADER}")
         print(row(results[-1]), flush=True)
     if options.json:

@@ -89,7 +89,7 @@ struct Flops {
     double backward = 0;
 };
 
-/// One way of calling an op, for the loops over all ops: gradient checks, invariance tests, benchmarks.
+/// One way of calling an op, for the loops over all ops: gradient checks and invariance tests.
 struct OpSample {
     std::string label;
     std::vector<Shape> inputs;

@@ -29,6 +29,12 @@ struct Node {
     std::string_view site; ///< the module that recorded it (Tape::Site); empty: none
 };
 
+/// Seconds that a recorded op took.
+struct NodeSeconds {
+    double forward = 0;
+    double backward = 0;
+};
+
 /// Records ops as they run and differentiates them in reverse (reverse-mode automatic differentiation; Griewank &
 /// Walther, "Evaluating Derivatives", chapter 3). Nodes stand in the order of their execution, so backward is a loop
 /// from the last to the first.
@@ -103,6 +109,12 @@ public:
     /// The node that produced `v`; throws Error for a leaf.
     const Node& producer(Var v) const;
 
+    /// From the next begin() on, measures the time of each op, or no longer. Off at first. The seconds start at zero
+    /// and add up, node by node, over passes that record the same ops, such as the micro-batches of a step.
+    void time_nodes(bool on);
+    /// One for each node of nodes(); none when time is not measured.
+    std::span<const NodeSeconds> node_seconds() const { return seconds_; }
+
     /// Work of the recorded ops, forward and backward.
     Flops flops() const;
     /// Bytes of values, gradients and saved state at the most so far, and of scratch memory.
@@ -140,6 +152,8 @@ private:
     std::vector<Node> nodes_;
     std::vector<Var> leaves_;
     std::vector<FreeBuffer> free_;
+    bool times_ = false;
+    std::vector<NodeSeconds> seconds_;
 };
 
 } // namespace ballast::inline BALLAST_PRECISION

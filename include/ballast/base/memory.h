@@ -13,5 +13,7 @@ std::int64_t memory_limit(const std::filesystem::path& root = "/");
 /// Bytes of memory that this process holds now, and the most that it has held. 0 where the system does not tell.
 std::int64_t resident_memory();
 std::int64_t peak_resident_memory();
+/// Makes peak_resident_memory() count from now on. Where the system does not allow that, nothing happens.
+void reset_peak_resident_memory();
 
 } // namespace ballast

@@ -12,7 +12,8 @@
 
 // Matrix products, in parallel over tiles whose sizes depend on the shape of the product alone. The bits of an element
 // depend neither on the thread count nor on the tiles, but on the row of op(A), the column of op(B) and their length:
-// a row of a product has the bits that it has in a product of that row alone.
+// a row of a product has the bits that it has in a product of that row alone. Built with -DBALLAST_GEMM=openblas, every
+// tile is a call of OpenBLAS: the thread count does not matter then, either, but the shape of a product does.
 namespace ballast::inline BALLAST_PRECISION {
 
 /// A row-major matrix in memory, `stride` reals from one row to the next, used as it is or transposed.
@@ -66,13 +67,13 @@ void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, co
 
 /// Which BLAS this is, for the run's environment record.
 struct BlasFacts {
-    std::string name;      ///< library, version and build, such as "OpenBLAS 0.3.21 ..."
+    std::string name;      ///< library, version and build, such as "OpenBLAS 0.3.21 ..."; or "own products"
     std::string core;      ///< processor family it chose its kernels for
     std::string threading; ///< "serial", "pthread" or "openmp"
 };
 
-/// Sets BLAS to one thread and checks that it obeys; throws Error when it does not. To be called once, before the
-/// first product; calling it again is harmless.
+/// Sets BLAS, where there is one, to one thread and checks that it obeys; throws Error when it does not. To be called
+/// once, before the first product; calling it again is harmless.
 BlasFacts pin_blas();
 
 } // namespace ballast::inline BALLAST_PRECISION

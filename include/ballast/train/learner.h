@@ -79,6 +79,8 @@ public:
     const ParamTable& table() const { return table_; }
     const Optimizer& optimizer() const { return optimizer_; }
     const Tape& tape() const { return tape_; }
+    /// Measures the time of each op of the steps that follow, as Tape::time_nodes does.
+    void time_nodes(bool on) { tape_.time_nodes(on); }
     /// Tokens of the batch that was drawn last: [batch, context].
     std::span<const std::int32_t> inputs() const { return inputs_; }
     std::int64_t micro_batches() const { return config_.train.batch / config_.train.micro_batch; }

@@ -31,6 +31,9 @@ struct Environment {
 /// The facts of this process, with the thread count of this moment. Calls pin_blas().
 Environment current_environment();
 
+/// One JSON object on one line.
+std::string to_json(const Environment& environment);
+
 /// A line for each fact that differs: "cpu: A, now B".
 std::vector<std::string> differences(const Environment& recorded, const Environment& now);
 
