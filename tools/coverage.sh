@@ -63,7 +63,7 @@ find CMakeFiles -name '*.gcno' | LC_ALL=C sort | xargs gcov --stdout 2> /dev/nul
                     first = 0
                 }
             }
-            if (ranges != "") print "2 " file ":" ranges
+            if (ranges != "") print "3 " file ":" ranges
         }
         for (folder in lines) {
             print "0 " sprintf("%-14s %6d lines %6d reached %6.1f %%", folder, lines[folder], reached[folder],
@@ -71,5 +71,6 @@ find CMakeFiles -name '*.gcno' | LC_ALL=C sort | xargs gcov --stdout 2> /dev/nul
             all += lines[folder]
             all_reached += reached[folder]
         }
-        print "1 " sprintf("%-14s %6d lines %6d reached %6.1f %%\n", "src", all, all_reached, 100 * all_reached / all)
-    }' | LC_ALL=C sort -s -k1,1 -k2,2 | sed 's/^[012] //'
+        print "1 " sprintf("%-14s %6d lines %6d reached %6.1f %%", "src", all, all_reached, 100 * all_reached / all)
+        print "2"
+    }' | LC_ALL=C sort -s -k1,1 -k2,2 | sed 's/^[0-3] \{0,1\}//'
