@@ -5,6 +5,7 @@
 
 #include "catch.h"
 #include "program.h"
+#include "sanitizer.h"
 
 namespace fs = std::filesystem;
 
@@ -156,7 +157,7 @@ TEST_CASE("the memory that --dry-run computes is within a tenth of what is used"
                         &measured) != 2)
             continue;
         INFO(computed << " MiB computed, " << measured << " MiB measured");
-        CHECK(computed == Approx(measured).epsilon(0.1));
+        if (kPagesTellMemory) CHECK(computed == Approx(measured).epsilon(0.1));
         return;
     }
     FAIL("no line says what was computed and measured");

@@ -9,18 +9,10 @@
 #include "ballast/base/parallel.h"
 #include "catch.h"
 #include "lab.h"
+#include "sanitizer.h"
 
-#if defined(__has_feature)
-#define BALLAST_HAS_FEATURE(name) __has_feature(name)
-#else
-#define BALLAST_HAS_FEATURE(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || BALLAST_HAS_FEATURE(address_sanitizer) ||         \
-    BALLAST_HAS_FEATURE(thread_sanitizer)
-#define BALLAST_SANITIZER_ALLOCATES 1
+#if BALLAST_SANITIZER_ALLOCATES
 #include <sanitizer/allocator_interface.h>
-#else
-#define BALLAST_SANITIZER_ALLOCATES 0
 #endif
 
 namespace {

@@ -1,0 +1,19 @@
+#pragma once
+
+#if defined(__has_feature)
+#define BALLAST_HAS_FEATURE(name) __has_feature(name)
+#else
+#define BALLAST_HAS_FEATURE(name) 0
+#endif
+
+/// Whether AddressSanitizer or ThreadSanitizer replaces the allocator.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || BALLAST_HAS_FEATURE(address_sanitizer) ||         \
+    BALLAST_HAS_FEATURE(thread_sanitizer)
+#define BALLAST_SANITIZER_ALLOCATES 1
+#else
+#define BALLAST_SANITIZER_ALLOCATES 0
+#endif
+
+/// Such an allocator holds shadows of all memory and keeps what was freed: the pages of the process are then no measure
+/// of what Ballast holds.
+constexpr bool kPagesTellMemory = BALLAST_SANITIZER_ALLOCATES == 0;
