@@ -3,10 +3,9 @@
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
 #include "ballast/kernels/simd.h"
+#include "gemm_panels.h"
 #ifdef BALLAST_GEMM_OPENBLAS
 #include <cblas.h>
-#else
-#include "gemm_panels.h"
 #endif
 
 namespace ballast::inline BALLAST_PRECISION {
