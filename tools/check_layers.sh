@@ -34,10 +34,10 @@ BEGIN {
     library[++n] = "^spdlog/";        user[n] = "^src/base/log[.]cpp$"
     library[++n] = "^hwy/";           user[n] = "^src/kernels/"
     library[++n] = "^CLI/";           user[n] = "^tools/"
-    # JSON: configs, the files of a run and of a sweep, and one exception:
+    # JSON: configs, the files of a run, of a sweep and of a claim, and one exception:
     # meta.json belongs to the token files it describes, so data reads it where it reads them.
     library[++n] = "^nlohmann/"
-    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory)|src/data/meta|src/lab/sweep(_table)?)[.](cpp|h)$"
+    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory|graft_record)|src/data/meta|src/lab/(sweep(_table)?|claim_record))[.](cpp|h)$"
 }
 
 function fail(text) { printf "%s:%d: %s\n", FILENAME, FNR, text; bad = 1 }

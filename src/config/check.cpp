@@ -197,14 +197,77 @@ void find_norm_conflicts(const Config& config, std::vector<Conflict>& out) {
     }
 }
 
+/// What the length of a task's sequences must be, as "2 or more, even"; empty: `context` is such a length.
+std::string task_context_problem(TaskKind task, std::int64_t symbols, std::int64_t context) {
+    switch (task) {
+    case TaskKind::none: break;
+    case TaskKind::majority:
+        if (context < 3) return "3 or more";
+        break;
+    case TaskKind::copy:
+        if (context < 2 || context % 2 != 0) return "an even number of tokens";
+        break;
+    case TaskKind::induction:
+        if (context < 8 || context % 4 != 0 || context / 4 > symbols)
+            return "a multiple of 4 from 8 to 4 data.task.symbols";
+        break;
+    case TaskKind::modular_addition:
+        if (context != 3) return "3";
+        break;
+    }
+    return {};
+}
+
+void find_data_conflicts(const Config& config, std::vector<Conflict>& out) {
+    const DataConfig& data = config.data;
+    const std::string task(to_string(data.task.kind));
+    if (data.task.kind == TaskKind::none) {
+        if (data.path.empty())
+            out.push_back({{"data.path"}, "is not given; expected a text file or a directory of bin data"});
+        if (data.task.symbols != TaskConfig{}.symbols)
+            out.push_back({{"data.task.symbols", "data.task.kind"},
+                           "data.task.symbols changes nothing without data.task.kind; expected one of its tasks"});
+        return;
+    }
+    if (!data.path.empty())
+        out.push_back({{"data.path", "data.task.kind"},
+                       "data.path and data.task.kind " + task + " are both given; expected one of them"});
+    if (data.vocab_size != 0)
+        out.push_back({{"data.vocab_size", "data.task.kind"},
+                       "data.vocab_size is for token files; data.task.kind " + task + " has a vocabulary of its own"});
+    const std::string expected = task_context_problem(data.task.kind, data.task.symbols, config.model.context);
+    if (!expected.empty())
+        out.push_back({{"model.context", "data.task.kind", "data.task.symbols"},
+                       amount("model.context", config.model.context) + " does not fit data.task.kind " + task +
+                           "; expected " + expected});
+}
+
+void find_init_from_conflicts(const InitFromConfig& init, std::vector<Conflict>& out) {
+    const bool is_step = !init.checkpoint.empty() && std::all_of(init.checkpoint.begin(), init.checkpoint.end(),
+                                                                 [](char c) { return c >= '0' && c <= '9'; });
+    if (!is_step && init.checkpoint != "newest" && init.checkpoint != "best")
+        out.push_back({{"init_from.checkpoint"},
+                       "is " + ballast::quoted(printable(init.checkpoint, 60)) + "; expected a step, newest or best"});
+    if (!init.run.empty()) return;
+    const InitFromConfig initial;
+    const auto must_be_initial = [&](const char* key, bool is_initial) {
+        if (!is_initial)
+            out.push_back({{key, "init_from.run"},
+                           std::string(key) + " changes nothing without init_from.run; expected a run to start from"});
+    };
+    must_be_initial("init_from.checkpoint", init.checkpoint == initial.checkpoint);
+    must_be_initial("init_from.calibrate", init.calibrate == initial.calibrate);
+    must_be_initial("init_from.new_norm_lr_scale", init.new_norm_lr_scale == initial.new_norm_lr_scale);
+    must_be_initial("init_from.new_norm_warmup", init.new_norm_warmup == initial.new_norm_warmup);
+}
+
 } // namespace
 
 std::vector<Conflict> find_conflicts(const Config& config) {
     std::vector<Conflict> out;
     const ModelConfig& model = config.model;
-    if (config.data.path.empty()) {
-        out.push_back({{"data.path"}, "is not given; expected a text file or a directory of bin data"});
-    }
+    find_data_conflicts(config, out);
+    find_init_from_conflicts(config.init_from, out);
     must_divide("model.heads", model.heads, "model.width", model.width, out);
     must_divide("model.kv_heads", model.kv_heads, "model.heads", model.heads, out);
     must_divide("train.micro_batch", config.train.micro_batch, "train.batch", config.train.batch, out);

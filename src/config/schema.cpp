@@ -123,10 +123,7 @@ void write_reference(const Field& section, std::string_view doc, std::string& ou
     out += "| key | default | values | meaning |\n|---|---|---|---|\n";
     for (const Field& field : section.fields) {
         if (field.is_section()) continue;
-        const bool required = field.rule.text == Rule::Text::path;
-        const std::string value = required          ? "required"
-                                  : field.is_list() ? "`[]`"
-                                                    : "`" + value_json(field, field.initial) + "`";
+        const std::string value = field.is_list() ? "`[]`" : "`" + value_json(field, field.initial) + "`";
         out += "| `" + std::string(field.name) + "` | " + value + " | " + values_column(field) + " | " +
                full_doc(field) + " |\n";
     }
@@ -160,14 +157,14 @@ std::string config_reference() {
 
 Generated from `include/ballast/config/config.h`; `configs/schema.json` says the same to editors and programs.
 
-A config is one JSON object; comments (`//` and `/* */`) are allowed. Every key has a default except `data.path`, so a
-file says only what it changes. An unknown key is an error. Beside the keys below, the top level takes
+A config is one JSON object; comments (`//` and `/* */`) are allowed. Every key has a default, so a file says
+only what it changes, and one of `data.path` and `data.task`. An unknown key is an error. Beside the keys below, the top level takes
 
 - `extends`: another config file, relative to this one. This file overrides it key by key; it may extend a further one.
 - `$schema`: where an editor finds the schema. Ignored.
 
 `--set model.norm.placement=post` on the command line overrides any key, last of all. Its value is JSON or bare text.
-A relative `data.path` starts at the config file it stands in, and in `--set` at the working directory.
+A relative `data.path` or `init_from.run` starts at the config file it stands in, and in `--set` at the working directory.
 
 The `config.json` in a run's directory has every key, with each value that was derived (0 or `auto` below) filled in.
 )";

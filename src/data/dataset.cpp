@@ -9,6 +9,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/data/meta.h"
+#include "ballast/data/sampler.h"
 
 namespace ballast {
 
@@ -63,12 +64,44 @@ void check_ids(const fs::path& path, TokenView ids, std::int64_t vocab_size, con
 } // namespace
 
 Dataset::Dataset(const DataOptions& options) {
+    if (options.task) {
+        make_task(options);
+        return;
+    }
     if (is_bin(options))
         load_bin(options);
     else
         load_text(options);
     check_lengths(options);
     measure();
+}
+
+void Dataset::make_task(const DataOptions& options) {
+    task_.emplace(TaskOptions{*options.task, options.symbols, options.context, options.val_fraction});
+    validates_task_ = options.val_fraction > 0;
+    vocab_size_ = task_->vocab_size();
+    tokenizer_ = Tokenizer::ids(vocab_size_);
+    unigram_entropy_ = task_->chance_loss();
+    fingerprint_ = task_->fingerprint();
+}
+
+void Dataset::batch(std::uint64_t seed, std::int64_t step, std::int64_t batch, std::int64_t context,
+                    std::int32_t* inputs, std::int32_t* targets) const {
+    if (task_)
+        task_->batch(seed, step, batch, inputs, targets);
+    else
+        Sampler(train_, seed).batch(step, batch, context, inputs, targets);
+}
+
+void Dataset::evaluation_batch(std::int64_t index, std::int64_t batches, std::int64_t batch, std::int64_t context,
+                               std::int32_t* inputs, std::int32_t* targets) const {
+    if (!task_)
+        Sampler(validation_.size() > 0 ? validation_ : train_, 0)
+            .evaluation_batch(index, batches, batch, context, inputs, targets);
+    else if (validates_task_)
+        task_->evaluation_batch(index, batch, inputs, targets);
+    else
+        task_->batch(0, index, batch, inputs, targets);
 }
 
 void Dataset::load_text(const DataOptions& options) {

@@ -146,6 +146,38 @@ double norm_changed(const RunRecord& run, Evidence& evidence) {
     return 0;
 }
 
+/// Whether a key of `model` decides what the norms compute, and where.
+bool is_about_norms(std::string_view key) {
+    if (key.starts_with("model.norm.")) return true;
+    for (const std::string_view other : {"model.final_norm", "model.qk_norm", "model.v_norm", "model.embedding.norm",
+                                         "model.ffn.inner_norm", "model.residual"})
+        if (key == other) return true;
+    return false;
+}
+
+/// Weights that were trained with other norms, or with norms in other places: another function from the first step on.
+double norms_at_graft(const RunRecord& run, Evidence& evidence) {
+    constexpr double kLostNats = 0.1; // on the same batches, before the first step
+    if (!run.graft || run.graft->drift.is_zero()) return 0;
+    for (const KeyDifference& change : run.graft->changes)
+        if (is_about_norms(change.path))
+            evidence.push_back(change.path + " was " + change.a + " in " + run.graft->source + " and is " + change.b);
+    if (evidence.empty()) return 0;
+    const GraftDrift& drift = run.graft->drift;
+    evidence.push_back("before the first step, on the same batches: loss " + short_number(drift.loss_before) +
+                       " with the old norms, " + short_number(drift.loss_after) + " with these; logits moved by " +
+                       short_number(drift.mean_logit) + " on average");
+    const auto furthest =
+        std::max_element(drift.blocks.begin(), drift.blocks.end(),
+                         [](const BlockDrift& a, const BlockDrift& b) { return a.cosine > b.cosine; });
+    if (furthest != drift.blocks.end())
+        evidence.push_back("the stream behind block " + std::to_string(furthest - drift.blocks.begin()) +
+                           " has turned furthest: cosine " + short_number(furthest->cosine) + ", RMS " +
+                           short_number(furthest->rms_before) + " before, " + short_number(furthest->rms_after) +
+                           " after");
+    return drift.loss_after - drift.loss_before > kLostNats ? 0.92 : 0.5;
+}
+
 /// Attention logits of 20 and more, grown from a fraction of that (Wortsman et al., section 3.1): softmax saturates.
 double attention_logits(const RunRecord& run, Evidence& evidence) {
     constexpr double kLarge = 20, kGrowth = 4;
@@ -341,6 +373,9 @@ constexpr auto kSignatures = std::to_array<Signature>({
      learning_rate_on_resume},
     {"norm_changed", "The run went on with other norms than its weights were trained with.",
      "go back to the norm of the checkpoint, or lower the learning rate while the weights adapt", "", norm_changed},
+    {"norms_at_graft", "The run started from weights that were trained with other norms.",
+     "set init_from.calibrate=true and init_from.new_norm_warmup, lower optimizer.lr, or keep the norms of the source",
+     "", norms_at_graft},
     {"no_final_norm", "Nothing normalizes the residual stream before the output layer.", "set model.final_norm=on",
      "Xiong et al., 2002.04745, section 3.1", missing_final_norm},
     {"post_ln_no_warmup", "Post-LN was trained without a warm-up.",
@@ -402,6 +437,7 @@ RunRecord read_run(const fs::path& path) {
     run.steps = read_if_there(directory.metrics_path(), read_metrics);
     run.layers = read_if_there(directory.layers_path(), read_layers);
     run.events = read_if_there(directory.events_path(), read_events);
+    run.graft = read_graft_record(path);
     std::error_code problem;
     if (fs::exists(directory.summary_path(), problem)) {
         const RunSummary summary = directory.summary();

@@ -9,6 +9,7 @@
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/metrics.h"
 #include "ballast/train/run_directory.h"
@@ -45,8 +46,9 @@ std::string step_list(const std::vector<ReplayStart>& starts) {
     return text;
 }
 
-std::vector<ReplayStart> kept_states(const fs::path& run) {
-    std::vector<ReplayStart> starts{{}};
+std::vector<ReplayStart> kept_states(const fs::path& run, bool grafted) {
+    std::vector<ReplayStart> starts;
+    if (!grafted) starts.emplace_back(); // weights that can be drawn again
     for (const fs::path& folder : {run, run / "recorder"})
         for (const std::int64_t step : list_checkpoints(folder))
             starts.push_back({step, checkpoint_path(folder, step)});
@@ -86,7 +88,9 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
         else if (!next_resume)
             next_resume = event.step;
     }
-    const std::vector<ReplayStart> kept = kept_states(run);
+    const std::optional<GraftRecord> grafted = read_graft_record(run);
+    if (grafted) new_norms_ = grafted->new_norms;
+    const std::vector<ReplayStart> kept = kept_states(run, grafted.has_value());
     config_ = config_from_json(directory.config_json(), directory.config_path());
     if (next_resume) { // checkpoints from the time of the step have its config
         const auto found = std::find_if(kept.begin(), kept.end(), [&](const ReplayStart& start) {
@@ -132,6 +136,7 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
 ReplayResult Replay::run() const {
     const Dataset data(data_options(config_));
     Learner learner(config_, data);
+    learner.set_new_norms(new_norms_);
     TrainerState state;
     if (!start_.checkpoint.empty()) {
         load_checkpoint(start_.checkpoint, state, learner.table(), learner.optimizer().moments());

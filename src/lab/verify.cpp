@@ -12,6 +12,7 @@
 #include "ballast/base/text.h"
 #include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
@@ -182,7 +183,9 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
         throw IoError(config.data.path + ": not the data that the run was trained on");
     Learner learner(config, data);
     TrainerState state;
-    if (result.from > 0) {
+    const std::optional<GraftRecord> grafted = read_graft_record(run.path());
+    if (grafted) learner.set_new_norms(grafted->new_norms);
+    if (result.from > 0 || grafted) {
         load_checkpoint(checkpoint_path(run.path(), result.from), state, learner.table(),
                         learner.optimizer().moments());
     }
@@ -197,7 +200,8 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
         ++result.to;
         const auto recorded = records.find(result.to);
         if (recorded != records.end()) {
-            if (recorded->second.val_loss && judged.made) record.val_loss = learner.validate();
+            if (recorded->second.val_loss && judged.made)
+                if (const std::optional<Evaluation> found = learner.validate()) record.val_loss = found->loss;
             comparison.compare(recorded->second, record);
         }
         if (!judged.made) break; // the run ended here, too, or the records differ

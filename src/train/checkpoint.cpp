@@ -524,8 +524,8 @@ void remove_checkpoints_from(const fs::path& run, std::int64_t step, const FileC
         remove_checkpoint(checkpoint_path(run, steps.back()), calls);
 }
 
-std::vector<std::int64_t> prune_checkpoints(const fs::path& run, std::int64_t keep, std::int64_t best_step,
-                                            const FileCalls& calls) {
+std::vector<std::int64_t> prune_checkpoints(const fs::path& run, std::int64_t keep,
+                                            std::span<const std::int64_t> spared, const FileCalls& calls) {
     std::vector<std::int64_t> removed;
     if (keep <= 0) return removed;
     std::vector<std::int64_t> steps = list_checkpoints(run);
@@ -534,7 +534,7 @@ std::vector<std::int64_t> prune_checkpoints(const fs::path& run, std::int64_t ke
         const fs::path path = checkpoint_path(run, steps.back());
         if (kept < keep) {
             if (looks_whole(path)) ++kept;
-        } else if (steps.back() != best_step) {
+        } else if (std::find(spared.begin(), spared.end(), steps.back()) == spared.end()) {
             remove_checkpoint(path, calls);
             removed.push_back(steps.back());
         }

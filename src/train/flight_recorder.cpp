@@ -74,7 +74,7 @@ void FlightRecorder::before_step(const TrainerState& state, const Learner& learn
     }
     fs::create_directories(folder_);
     save_checkpoint(folder_, config_json, state, learner.table(), learner.optimizer().moments());
-    prune_checkpoints(folder_, static_cast<std::int64_t>(plan_.keep), -1);
+    prune_checkpoints(folder_, static_cast<std::int64_t>(plan_.keep), {});
 }
 
 void FlightRecorder::record(const JudgedStep& judged, const Learner& learner, std::span<const LayerRecord> layers) {
@@ -117,7 +117,7 @@ void FlightRecorder::write(const Event& event, const TrainerState& state, Learne
         save_checkpoint(folder_, config_json, snapshot.state, table, moments);
     }
     now.restore(table, moments);
-    prune_checkpoints(folder_, kCheckpoints, -1);
+    prune_checkpoints(folder_, kCheckpoints, {});
 }
 
 bool FlightRecorder::restore(std::int64_t step, TrainerState& state, Learner& learner) {

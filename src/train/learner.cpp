@@ -7,8 +7,10 @@
 
 #include "ballast/base/file.h"
 #include "ballast/base/rng.h"
+#include "ballast/data/sampler.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
+#include "ballast/kernels/softmax.h"
 #include "ballast/ops/registry.h"
 #include "ballast/train/schedule.h"
 
@@ -28,8 +30,18 @@ DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabula
     options.vocab_size = config.data.vocab_size;
     options.context = config.model.context;
     options.vocabulary = std::move(vocabulary);
+    switch (config.data.task.kind) {
+    case TaskKind::none: break;
+    case TaskKind::majority: options.task = Task::majority; break;
+    case TaskKind::copy: options.task = Task::copy; break;
+    case TaskKind::induction: options.task = Task::induction; break;
+    case TaskKind::modular_addition: options.task = Task::modular_addition; break;
+    }
+    options.symbols = config.data.task.symbols;
     return options;
 }
+
+static_assert(kNoTarget == kIgnoredTarget);
 
 double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch, std::int64_t batches,
                 std::int64_t context) {
@@ -47,6 +59,37 @@ double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, s
 }
 
 namespace {
+/// Rows whose target has the largest logit, the first of equal ones counting as it.
+std::int64_t count_right(const float* logits, std::int64_t classes, std::span<const std::int32_t> targets) {
+    std::int64_t right = 0;
+    for (std::size_t row = 0; row < targets.size(); ++row) {
+        const float* const begin = logits + static_cast<std::int64_t>(row) * classes;
+        if (targets[row] != kNoTarget && std::max_element(begin, begin + classes) - begin == targets[row]) ++right;
+    }
+    return right;
+}
+} // namespace
+
+Evaluation evaluate(Tape& tape, const Transformer& model, const Dataset& data, std::int64_t batch, std::int64_t batches,
+                    std::int64_t context) {
+    std::vector<std::int32_t> inputs(static_cast<std::size_t>(batch * context));
+    std::vector<std::int32_t> targets(inputs.size());
+    std::int64_t right = 0;
+    ops::CrossEntropySums sums;
+    for (std::int64_t i = 0; i < batches; ++i) {
+        data.evaluation_batch(i, batches, batch, context, inputs.data(), targets.data());
+        tape.begin(Mode::eval);
+        const Var logits = model(tape, {inputs, {batch, context}});
+        if (data.task() != nullptr) right += count_right(tape.data(logits), model.vocabulary(), targets);
+        sums += ops::cross_entropy_sums(tape, ops::cross_entropy(tape, logits, targets, 1));
+    }
+    const auto count = static_cast<double>(sums.targets);
+    Evaluation result{sums.nll / count, {}};
+    if (data.task() != nullptr) result.accuracy = static_cast<double>(right) / count;
+    return result;
+}
+
+namespace {
 /// The model of a config, with `table` holding its parameters and room for their gradients.
 Transformer ready_model(ParamTable& table, const Config& config, std::int64_t vocabulary) {
     Transformer model(table, config.model, vocabulary);
@@ -57,11 +100,14 @@ Transformer ready_model(ParamTable& table, const Config& config, std::int64_t vo
 } // namespace
 
 Learner::Learner(const Config& config, const Dataset& data)
-    : config_(config), data_(data), sampler_(data.train(), config.seed),
-      model_(ready_model(table_, config, data.vocab_size())), statistics_(table_, config.model.norm.momentum),
-      optimizer_(config.optimizer, table_), tape_(ops::registry()),
+    : config_(config), data_(data), model_(ready_model(table_, config, data.vocab_size())),
+      statistics_(table_, config.model.norm.momentum), optimizer_(config.optimizer, table_), tape_(ops::registry()),
       inputs_(static_cast<std::size_t>(tokens_per_step())), targets_(inputs_.size()) {
     pin_blas();
+}
+
+void Learner::set_new_norms(std::span<const std::string> parameters) {
+    optimizer_.set_own_rate(parameters, config_.init_from.new_norm_lr_scale, config_.init_from.new_norm_warmup);
 }
 
 std::string Learner::first_non_finite(const float* values) const {
@@ -78,7 +124,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 void Learner::draw_batch(std::int64_t batch) {
     const std::int64_t context = config_.model.context;
-    sampler_.batch(batch, config_.train.batch, context, inputs_.data(), targets_.data());
+    data_.batch(config_.seed, batch, config_.train.batch, context, inputs_.data(), targets_.data());
     const PoisonConfig& poison = config_.data.poison;
     if (poison.first == 0 || batch < poison.first || batch >= poison.first + poison.batches) return;
     const RandomStream pattern(config_.seed, "poison");
@@ -102,8 +148,8 @@ Var Learner::forward(std::int64_t step, std::int64_t i) {
     const std::span targets(targets_.data() + offset, count);
     tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches() + i)});
     const Var logits = model_(tape_, {inputs, {micro_batch, context}});
-    // Divided by the tokens of the whole batch, so that the sum over micro-batches is the batch's mean.
-    return ops::cross_entropy(tape_, logits, targets, 1 / static_cast<double>(tokens_per_step()), config_.loss.z_loss);
+    // Divided by the targets of the whole batch, so that the sum over micro-batches is the batch's mean.
+    return ops::cross_entropy(tape_, logits, targets, 1 / static_cast<double>(targets_per_step()), config_.loss.z_loss);
 }
 
 Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch, LayerProbe* probe) {
@@ -125,10 +171,10 @@ Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch, LayerPro
         tape_.backward(loss, {.accumulate = i > 0});
     }
     if (probe != nullptr) probe->gradients();
-    const auto tokens = static_cast<double>(tokens_per_step());
-    record.loss = sums.nll / tokens;
-    record.z_loss = config_.loss.z_loss * sums.log_z_squares / tokens;
-    record.mean_log_z = sums.log_z / tokens;
+    const auto tokens = static_cast<double>(tokens_per_step()), count = static_cast<double>(sums.targets);
+    record.loss = sums.nll / count;
+    record.z_loss = config_.loss.z_loss * sums.log_z_squares / count;
+    record.mean_log_z = sums.log_z / count;
     record.max_log_z = sums.max_log_z;
     record.max_logit = sums.max_logit;
     record.lr =
@@ -184,10 +230,9 @@ Learner::Step Learner::step(std::int64_t step) {
     return result;
 }
 
-std::optional<double> Learner::validate() {
-    if (data_.validation().size() == 0) return {};
-    const std::int64_t pieces = config_.train.batch / config_.train.micro_batch;
-    return evaluate(tape_, model_, data_.validation(), config_.train.micro_batch, config_.train.eval_batches * pieces,
+std::optional<Evaluation> Learner::validate() {
+    if (!data_.has_validation()) return {};
+    return evaluate(tape_, model_, data_, config_.train.micro_batch, config_.train.eval_batches * micro_batches(),
                     config_.model.context);
 }
 

@@ -88,6 +88,21 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParamTable& table) : c
         std::fill_n(values, table.size(), 0.0F);
         moments_.push_back({name, values});
     }
+    undecayed_.push_back({table.decay_size(), table.size(), false});
+}
+
+void Optimizer::set_own_rate(std::span<const std::string> parameters, double scale, std::int64_t warmup) {
+    if (parameters.empty() || (scale == 1 && warmup == 0)) return;
+    own_scale_ = scale;
+    own_warmup_ = warmup;
+    undecayed_.clear();
+    for (const Param& param : table_.params()) {
+        const bool own = std::find(parameters.begin(), parameters.end(), param.name) != parameters.end();
+        if (own && param.group == DecayGroup::decay) throw Error(param.name + " decays: it has no rate of its own");
+        if (param.group == DecayGroup::decay) continue;
+        if (undecayed_.empty() || undecayed_.back().own != own) undecayed_.push_back({param.offset, 0, own});
+        undecayed_.back().end = param.offset + param.shape.elements();
+    }
 }
 
 UpdateStats Optimizer::step(std::int64_t step, double factor, double gradient_scale) {
@@ -96,22 +111,25 @@ UpdateStats Optimizer::step(std::int64_t step, double factor, double gradient_sc
     // independent decay follows the schedule alone (Wortsman et al., 2309.14322, section 3.2.2).
     const double decay = config_.weight_decay * (config_.decay == DecayKind::coupled ? lr : factor);
     UpdateStats total;
-    const auto update = [&](std::int64_t begin, std::int64_t end, double range_decay) {
+    const auto update = [&](std::int64_t begin, std::int64_t end, double range_lr, double range_decay) {
         if (begin == end) return;
         Range range{table_.values() + begin, table_.gradients() + begin, {}, end - begin};
         for (std::size_t i = 0; i < moments_.size(); ++i)
             range.moments[i] = moments_[i].values + begin;
         const UpdateStats stats = rule_of(config_.kind)
                                       .update(config_,
-                                              {step, static_cast<float>(lr), static_cast<float>(range_decay),
+                                              {step, static_cast<float>(range_lr), static_cast<float>(range_decay),
                                                static_cast<float>(gradient_scale)},
                                               range);
         total.update_squares += stats.update_squares;
         total.parameter_squares += stats.parameter_squares;
         total.finite = total.finite && stats.finite;
     };
-    update(0, table_.decay_size(), decay);
-    update(table_.decay_size(), table_.size(), 0);
+    update(0, table_.decay_size(), lr, decay);
+    const double warmed =
+        own_warmup_ > 0 ? std::min(1.0, static_cast<double>(step) / static_cast<double>(own_warmup_)) : 1;
+    for (const RateRange& range : undecayed_)
+        update(range.begin, range.end, range.own ? lr * own_scale_ * warmed : lr, 0);
     return total;
 }
 

@@ -229,7 +229,7 @@ std::string utc_time() {
 }
 
 RunDirectory RunDirectory::create(const fs::path& path, std::string_view config_json, const Environment& environment,
-                                  const FileCalls& calls) {
+                                  const FileCalls& calls, const std::function<void(const fs::path&)>& fill) {
     fs::path run = path.lexically_normal();
     if (!run.has_filename()) run = run.parent_path(); // "runs/a/"
     if (is_there(run)) refuse_existing(path);
@@ -249,6 +249,7 @@ RunDirectory RunDirectory::create(const fs::path& path, std::string_view config_
         write_record(temporary / "environment.json", environment, kEnvironmentFields, calls);
         fs::create_directory(temporary / "checkpoints", problem);
         if (problem) fail(path, "write", problem);
+        if (fill) fill(temporary);
         rename_durably(temporary, run, calls);
     } catch (const Error&) {
         const bool overtaken = is_there(temporary) && is_there(run); // by another process that made the same run
@@ -267,6 +268,14 @@ RunDirectory RunDirectory::open_for_training(const fs::path& path, const FileCal
 }
 
 RunDirectory RunDirectory::open(const fs::path& path) { return {checked_run(path), -1}; }
+
+bool RunDirectory::is_in_use() const {
+    const int descriptor = ::open((path_ / kLockFile).c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return false;
+    const bool locked = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    ::close(descriptor);
+    return locked;
+}
 
 RunDirectory::RunDirectory(RunDirectory&& other) noexcept
     : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}

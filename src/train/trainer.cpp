@@ -1,11 +1,13 @@
 #include "ballast/train/trainer.h"
 
+#include <array>
 #include <limits>
 #include <utility>
 
 #include "ballast/base/memory.h"
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
+#include "ballast/train/graft.h"
 #include "ballast/train/memory.h"
 #include "ballast/train/tensorboard.h"
 
@@ -52,9 +54,9 @@ std::int64_t first_suspect(const Event& event, const StabilityConfig& config) {
 } // namespace
 
 Trainer::Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner, RunDirectory directory,
-                 TrainerState state, Log log)
+                 TrainerState state, std::optional<GraftRecord> graft, Log log)
     : data_(std::move(data)), learner_(std::move(learner)), directory_(std::move(directory)), state_(std::move(state)),
-      log_(std::move(log)), config_json_(to_json(learner_->config())),
+      graft_(std::move(graft)), log_(std::move(log)), config_json_(to_json(learner_->config())),
       rules_(learner_->config(), data_->unigram_entropy()),
       recorder_(directory_.path(), learner_->config().stability, *learner_) {
     if (config().stability.probe_every > 0) probe_.emplace(learner_->table(), config().optimizer);
@@ -67,6 +69,7 @@ void Trainer::open_records() {
     layers_.reset();
     records_.clear();
     events_.emplace(directory_.events_path(), state_.step);
+    if (graft_ && state_.step == 0) events_->write(graft_event(*graft_));
     if (probe_) layers_.emplace(directory_.layers_path(), state_.step);
     auto metrics = std::make_unique<JsonLinesSink>(directory_.metrics_path(), state_.step);
     if (metrics->kept_step() < state_.step)
@@ -87,10 +90,23 @@ Trainer Trainer::start(const Config& config, const std::filesystem::path& direct
     state.data_fingerprint = data->fingerprint();
     state.vocab_size = data->vocab_size();
     state.tokenizer = data->tokenizer();
+    std::optional<GraftRecord> grafted;
+    std::function<void(const std::filesystem::path&)> save_start;
+    if (!config.init_from.run.empty()) {
+        const std::unique_ptr<GraftSource> source = load_graft_source(config.init_from, log);
+        grafted = ballast::graft(*source, config, *data, learner->table(), learner->model());
+        learner->set_new_norms(grafted->new_norms);
+        log.info(graft_event(*grafted).message);
+        save_start = [&](const std::filesystem::path& run) {
+            write_graft_record(run, *grafted);
+            save_checkpoint(run, to_json(config), state, learner->table(), learner->optimizer().moments());
+        };
+    }
     if (config.train.steps < config.stability.divergence_window)
         log.info("stability.divergence_window is longer than the run: divergence and stall are not judged");
-    RunDirectory run = RunDirectory::create(directory, to_json(config), current_environment());
-    return {std::move(data), std::move(learner), std::move(run), std::move(state), log};
+    RunDirectory run =
+        RunDirectory::create(directory, to_json(config), current_environment(), kSystemCalls, save_start);
+    return {std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log};
 }
 
 Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const std::string> overrides,
@@ -98,6 +114,14 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     RunDirectory run = RunDirectory::open_for_training(directory);
     const Config before_overrides = config_from_json(run.config_json(), run.config_path());
     const Config config = config_from_json(run.config_json(), run.config_path(), overrides);
+    InitFromConfig start = config.init_from;
+    start.new_norm_lr_scale = before_overrides.init_from.new_norm_lr_scale;
+    start.new_norm_warmup = before_overrides.init_from.new_norm_warmup;
+    if (start != before_overrides.init_from)
+        throw UsageError(run.path().string() +
+                         ": has started already, so init_from cannot name another start; expected "
+                         "ballast train with a new --out");
+    std::optional<GraftRecord> grafted = read_graft_record(run.path());
     const NewestCheckpoint newest = newest_checkpoint(run.path());
     for (const std::string& reason : newest.passed_over)
         log.warn(reason);
@@ -111,12 +135,16 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     auto data = std::make_unique<Dataset>(data_options(config));
     require_memory(estimate_memory(config, data->vocab_size(), resident_memory()), memory_limit());
     auto learner = std::make_unique<Learner>(config, *data);
+    if (grafted) learner->set_new_norms(grafted->new_norms);
     TrainerState state;
     if (newest.path) {
         load_checkpoint(*newest.path, state, learner->table(), learner->optimizer().moments());
         if (state.data_fingerprint != data->fingerprint())
             throw DataError(config.data.path + ": not the data that the run was trained on so far");
         ++state.resumed;
+    } else if (!config.init_from.run.empty()) {
+        throw CheckpointError({run.path().string() + ": has no whole checkpoint, and the weights that it started from "
+                                                     "are lost with that of step 0; expected to be trained anew"});
     } else {
         log.warn(run.path().string() + " has no whole checkpoint; starting from step 0");
         state.started = utc_time();
@@ -130,7 +158,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
         run.write_config(to_json(config));
         run.write_environment(now);
     }
-    Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), log);
+    Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log);
     if (goes_on) trainer.events_->write(resume_event(trainer.state_.step, diff(before_overrides, config)));
     return trainer;
 }
@@ -151,7 +179,10 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
         JudgedStep judged = judged_step(*learner_, rules_, state_, undo_, probe);
         StepRecord& record = judged.step.record;
         if (judged.made && due(train.eval_every)) {
-            record.val_loss = learner_->validate();
+            if (const std::optional<Evaluation> found = learner_->validate()) {
+                record.val_loss = found->loss;
+                record.val_accuracy = found->accuracy;
+            }
             judge_validation(judged, rules_, state_);
         }
         if (record.val_loss && *record.val_loss < state_.best_val_loss) {
@@ -257,7 +288,8 @@ void Trainer::save() {
     const std::filesystem::path saved =
         save_checkpoint(directory_.path(), config_json_, state_, learner_->table(), learner_->optimizer().moments());
     log_.info("saved " + saved.string());
-    prune_checkpoints(directory_.path(), config().train.keep_checkpoints, state_.best_val_step);
+    const std::array<std::int64_t, 2> spared{state_.best_val_step, 0}; // step 0: the start of a grafted run
+    prune_checkpoints(directory_.path(), config().train.keep_checkpoints, std::span(spared).first(graft_ ? 2 : 1));
 }
 
 RunSummary Trainer::summary(std::string verdict, std::string reason) const {

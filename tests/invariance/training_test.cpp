@@ -33,7 +33,7 @@ std::vector<Reals> trained(const Config& config, const Dataset& data) {
         REQUIRE(done.non_finite.empty());
         append(numbers, done.record);
     }
-    numbers.push_back(learner.validate().value());
+    numbers.push_back(learner.validate().value().loss);
 
     const std::int64_t size = learner.table().size();
     std::vector<Reals> results{copy(learner.table().values(), size), bits_of(numbers)};

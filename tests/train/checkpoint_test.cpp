@@ -359,14 +359,14 @@ TEST_CASE("pruning keeps the newest good ones and the best") {
     const TemporaryDirectory run;
     for (std::int64_t step = 1; step <= 6; ++step)
         save(run.path(), step, Model(1));
-    CHECK(prune_checkpoints(run.path(), 0, 2).empty());
+    CHECK(prune_checkpoints(run.path(), 0, std::array<std::int64_t, 1>{2}).empty());
     CHECK(list_checkpoints(run.path()).size() == 6);
     write_text(run / "checkpoints/step-00000006/params.safetensors", "x"); // does not count as kept
-    CHECK(prune_checkpoints(run.path(), 2, 1) == std::vector<std::int64_t>{3, 2});
+    CHECK(prune_checkpoints(run.path(), 2, std::array<std::int64_t, 1>{1}) == std::vector<std::int64_t>{3, 2});
     CHECK(list_checkpoints(run.path()) == std::vector<std::int64_t>{1, 4, 5, 6});
-    CHECK(prune_checkpoints(run.path(), 2, 1).empty());
+    CHECK(prune_checkpoints(run.path(), 2, std::array<std::int64_t, 1>{1}).empty());
     CHECK(newest_checkpoint(run.path()).path == checkpoint_path(run.path(), 5));
-    CHECK(prune_checkpoints(run.path(), 1, 0) == std::vector<std::int64_t>{4, 1});
+    CHECK(prune_checkpoints(run.path(), 1, std::array<std::int64_t, 1>{0}) == std::vector<std::int64_t>{4, 1});
     CHECK(names_in(run / "checkpoints").size() == 2);
 }
 
@@ -446,7 +446,7 @@ TEST_CASE("a process that dies while it replaces or prunes a checkpoint loses no
         in_child_process([&] {
             const FaultCalls calls(where, FaultCalls::Fault::death);
             save(run.path(), 3, Model(2), calls);
-            prune_checkpoints(run.path(), 1, 0, calls);
+            prune_checkpoints(run.path(), 1, std::array<std::int64_t, 1>{0}, calls);
         });
         const std::vector<std::int64_t> steps = list_checkpoints(run.path());
         for (const std::int64_t step : steps)

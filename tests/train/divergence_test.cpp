@@ -37,6 +37,7 @@ const std::vector<Case>& cases() {
         {"norm_on_resume", "spiky", "loss_spike", "norm_changed", "model.norm.eps=3"},
         {"large_beta2", "spiky", "loss_spike", "large_beta2"},
         {"large_eps", "stalled", "stall", "gradients_at_eps"},
+        {"graft_post", "stalled", "stall", "norms_at_graft"},
     };
     return all;
 }
@@ -46,7 +47,8 @@ std::string event_of(const std::filesystem::path& run, const std::string& wanted
     std::string found = "none";
     for (const Event& event : read_events(run / "events.jsonl")) {
         if (event.kind == wanted) return wanted;
-        const bool counts = event.kind != "gradient_spike" && event.kind != "resume" && event.kind != "interrupted";
+        const bool counts = event.kind != "gradient_spike" && event.kind != "resume" && event.kind != "graft" &&
+                            event.kind != "interrupted";
         if (counts && found == "none") found = event.kind;
     }
     return found;
@@ -63,9 +65,18 @@ private:
     std::atomic<bool>& interrupt_;
 };
 
+Config config_named(const std::string& name) {
+    return load_config(std::string(BALLAST_SOURCE_DIR) + "/configs/divergence/" + name + ".json");
+}
+
 RunSummary train(const std::string& name, const std::filesystem::path& out, const std::vector<std::string>& resume) {
-    const Config config = load_config(std::string(BALLAST_SOURCE_DIR) + "/configs/divergence/" + name + ".json");
+    Config config = config_named(name);
     std::atomic<bool> interrupt{false};
+    if (!config.init_from.run.empty()) {
+        config.init_from.run = out.parent_path() / "graft_source";
+        if (!std::filesystem::exists(config.init_from.run))
+            Trainer::start(config_named("graft_source"), config.init_from.run).run({}, interrupt);
+    }
     if (name.find("_on_resume") != std::string::npos) {
         StopAt stop(config.train.steps / 2, interrupt);
         MetricsSink* const sinks[] = {&stop};

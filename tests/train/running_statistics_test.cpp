@@ -150,10 +150,10 @@ TEST_CASE("evaluation uses running statistics, does not move them, and checkpoin
     for (std::int64_t step = 1; step <= 3; ++step)
         REQUIRE(learner.step(step).non_finite.empty());
     const std::vector<float> before = all_buffers(learner.table());
-    const double loss = *learner.validate();
+    const double loss = learner.validate()->loss;
     CHECK(all_buffers(learner.table()) == before);
     learner.table().values()[learner.table().buffers()[1].offset] *= 4;
-    CHECK(*learner.validate() != loss);
+    CHECK(learner.validate()->loss != loss);
 
     const std::atomic<bool> never{false};
     Trainer trainer = Trainer::start(lab.config(), lab.path("run"));

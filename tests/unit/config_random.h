@@ -30,6 +30,15 @@ public:
             model.norm.layers[i].until = static_cast<double>(i + 1) / static_cast<double>(model.norm.layers.size());
         if (config.schedule.final_lr > config.optimizer.lr) std::swap(config.schedule.final_lr, config.optimizer.lr);
         config.data.path = "/data/" + config.name + ".txt";
+        if (below(4) == 0) {
+            config.data.path.clear();
+            config.data.task.kind = TaskKind::majority;
+            model.context = 3 + below(100);
+        } else {
+            config.data.task = {};
+        }
+        config.init_from.checkpoint = std::to_string(below(1000));
+        config.init_from.run = below(2) == 0 ? "" : "/runs/" + config.name;
         // What is left are keys that other keys make idle or impossible: they go back to their defaults.
         for (auto problems = validate(config); !problems.empty(); problems = validate(config)) {
             const Config before = config;

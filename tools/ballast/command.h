@@ -25,6 +25,7 @@ void add_resume(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
+void add_graft(CLI::App& app, Action& action);
 void add_explain(CLI::App& app, Action& action);
 void add_diagnose(CLI::App& app, Action& action);
 void add_replay(CLI::App& app, Action& action);

@@ -123,6 +123,7 @@ std::string Display::step_line(const StepRecord& record) const {
                static_cast<long long>(train_.steps), unsigned_nan(record.loss), record.lr,
                unsigned_nan(record.gradient_norm), short_count(record.tokens_per_second).c_str());
     if (record.val_loss) text += format("  val %.4f", unsigned_nan(*record.val_loss));
+    if (record.val_accuracy) text += format("  right %.1f %%", 100 * *record.val_accuracy);
     return text;
 }
 

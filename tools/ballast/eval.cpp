@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -109,10 +110,44 @@ std::string_view bits_of(const Tokenizer& tokenizer) {
     return "bits_per_token";
 }
 
+/// A synthetic task: questions that training has not seen.
+int eval_task(const EvalOptions& options, const TrainedModel& trained) {
+    constexpr std::int64_t kSequences = 2048;
+    if (options.split == "train")
+        throw UsageError("--split: the sequences of a task have no end; expected --split val or none");
+    const Dataset data(data_options(trained.config));
+    const std::int64_t count = data.task()->held_out() > 0 ? data.task()->held_out() : kSequences;
+    std::int64_t batch = std::min(trained.config.train.micro_batch, count);
+    while (count % batch != 0) // each held-out sum once
+        --batch;
+    const std::int64_t batches = count / batch;
+    Tape tape(ops::registry());
+    const Evaluation found = evaluate(tape, *trained.model, data, batch, batches, trained.config.model.context);
+    const std::int64_t targets = batches * batch * data.task()->targets_per_sequence();
+    const std::string name = "task " + std::string(data.task()->name());
+    if (options.json) {
+        const std::string line = json::object({{"run", json::text(options.run)},
+                                               {"checkpoint", json::number(trained.state.step)},
+                                               {"data", json::text(name)},
+                                               {"targets", json::number(targets)},
+                                               {"loss", json::number(found.loss)},
+                                               {"accuracy", json::number(*found.accuracy)},
+                                               {"chance_loss", json::number(data.task()->chance_loss())}});
+        std::printf("%s\n", line.c_str());
+    } else {
+        std::printf("loss %.6f nats (chance %.4f, best 0), %.2f %% right\n", found.loss, data.task()->chance_loss(),
+                    100 * *found.accuracy);
+        std::printf("%s: %s targets, checkpoint of step %lld\n", name.c_str(), grouped(targets).c_str(),
+                    static_cast<long long>(trained.state.step));
+    }
+    return std::isfinite(found.loss) ? kDone : kDiverged;
+}
+
 int eval(const EvalOptions& options) {
     use_threads(options.threads);
     const Log log = stderr_log();
     const TrainedModel trained = load_model(options.run, options.checkpoint, log);
+    if (trained.config.data.task.kind != TaskKind::none && options.data.empty()) return eval_task(options, trained);
     const Source source =
         options.data.empty() ? own_data(trained, options.split, log) : other_data(trained, options.data, options.split);
     const double loss = loss_on_all(trained, source.tokens);

@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
     add_eval(app, action);
     add_generate(app, action);
     add_verify(app, action);
+    add_graft(app, action);
     add_explain(app, action);
     add_diagnose(app, action);
     add_replay(app, action);

@@ -67,14 +67,13 @@ std::string result_line(const RunSummary& summary, const Trainer& trainer) {
         text = summary.verdict + " (" + summary.reason + "): step " + std::to_string(summary.step);
     if (!summary.onset.empty()) text += ", began at " + summary.onset;
     if (summary.step > 0) text += format(", loss %.4f", unsigned_nan(summary.final_loss));
-    const double entropy = trainer.data().unigram_entropy();
     if (summary.final_val_loss)
-        text += format(", val loss %.4f (unigram entropy %.4f)", unsigned_nan(*summary.final_val_loss), entropy);
+        text += format(", val loss %.4f", unsigned_nan(*summary.final_val_loss));
     else if (summary.best_val_loss)
-        text += format(", best val loss %.4f at step %lld (unigram entropy %.4f)", *summary.best_val_loss,
-                       static_cast<long long>(summary.best_val_step), entropy);
-    else
-        text += format(" (unigram entropy %.4f)", entropy);
+        text += format(", best val loss %.4f at step %lld", *summary.best_val_loss,
+                       static_cast<long long>(summary.best_val_step));
+    text += format(trainer.data().task() != nullptr ? " (chance %.4f)" : " (unigram entropy %.4f)",
+                   trainer.data().unigram_entropy());
     return text + ", " + short_count(summary.tokens_per_second) + " tokens/s, " + duration(summary.seconds);
 }
 
@@ -92,6 +91,8 @@ std::string next_line(const RunSummary& summary, const Trainer& trainer) {
     if (!reached_its_end(summary, trainer))
         return "next: ballast diagnose " + word + " | ballast replay " + word + " --step " +
                std::to_string(summary.onset_step.value_or(std::max<std::int64_t>(1, summary.step)));
+    if (trainer.data().task() != nullptr)
+        return "next: ballast eval " + word + " | " + extend_command(run, trainer.config().train.steps);
     return "next: ballast generate " + word + " --prompt " + shell_word(some_prompt(trainer.data())) +
            " | ballast eval " + word + " | " + extend_command(run, trainer.config().train.steps);
 }
@@ -99,10 +100,15 @@ std::string next_line(const RunSummary& summary, const Trainer& trainer) {
 } // namespace
 
 void log_run(const Log& log, const Config& config, const Dataset& data, std::int64_t parameters) {
-    const std::string words(token_word(data.tokenizer()));
-    log.info(config.data.path + ": " + grouped(data.train().size()) + " " + words + " to train on, " +
-             grouped(data.validation().size()) + " to validate; vocabulary " + grouped(data.vocab_size()) +
-             format("; unigram entropy %.4f nats", data.unigram_entropy()));
+    if (const SyntheticTask* const task = data.task())
+        log.info("task " + std::string(task->name()) + ": " + grouped(task->targets_per_sequence()) + " of " +
+                 grouped(task->context()) + " tokens of a sequence are asked for; vocabulary " +
+                 grouped(data.vocab_size()) + format("; chance %.4f nats, best 0", task->chance_loss()));
+    else
+        log.info(config.data.path + ": " + grouped(data.train().size()) + " " +
+                 std::string(token_word(data.tokenizer())) + " to train on, " + grouped(data.validation().size()) +
+                 " to validate; vocabulary " + grouped(data.vocab_size()) +
+                 format("; unigram entropy %.4f nats", data.unigram_entropy()));
     const ModelConfig& model = config.model;
     const std::string norm(to_string(model.norm.kind));
     log.info(config.name + ": " + grouped(parameters) + " parameters; " + std::to_string(model.layers) +

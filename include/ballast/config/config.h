@@ -143,6 +143,18 @@ constexpr auto values_of(TokenizerKind) {
     });
 }
 
+enum class TaskKind { none, majority, copy, induction, modular_addition };
+constexpr auto values_of(TaskKind) {
+    using enum TaskKind;
+    return std::to_array<EnumValue<TaskKind>>({
+        {none, "none", "no task: the data of `path`"},
+        {majority, "majority", "the most frequent symbol of a sequence (Brody 2023, arXiv:2305.02582)"},
+        {copy, "copy", "the first half of a sequence, once more (Graves 2014, arXiv:1410.5401)"},
+        {induction, "induction", "what came after the same symbol before (Olsson 2022, arXiv:2209.11895)"},
+        {modular_addition, "modular_addition", "a + b modulo a number (Power 2022, arXiv:2201.02177)"},
+    });
+}
+
 enum class DataFormat { automatic, text, bin };
 constexpr auto values_of(DataFormat) {
     using enum DataFormat;
@@ -218,16 +230,30 @@ struct PoisonConfig {
     BALLAST_KEYS_END;
 };
 
+/// A synthetic task; data/task.h says what its sequences are.
+struct TaskConfig {
+    BALLAST_KEYS_BEGIN(TaskConfig);
+    TaskKind kind = TaskKind::none;
+    BALLAST_KEY(kind, "What is asked; its sequences fill `model.context`.");
+    std::int64_t symbols = 20;
+    BALLAST_KEY(symbols, "How many symbols there are; modular_addition: the modulus.", between(2, 1024));
+    BALLAST_KEYS_END;
+};
+
 struct DataConfig {
     BALLAST_KEYS_BEGIN(DataConfig);
     std::string path;
-    BALLAST_KEY(path, "Text file or data directory, relative to the config file it stands in.", path_from_this_file());
+    BALLAST_KEY(path, "Text file or data directory, relative to the config file it stands in; required without a task.",
+                path_from_this_file());
+    TaskConfig task;
+    BALLAST_KEY(task, "A synthetic task in the place of a text: no `path`, sequences drawn from the seed.");
     DataFormat format = DataFormat::automatic;
     BALLAST_KEY(format, "How the data is stored.");
     TokenizerConfig tokenizer;
     BALLAST_KEY(tokenizer, "How a text file becomes tokens.");
     double val_fraction = 0.1;
-    BALLAST_KEY(val_fraction, "Share of a text, at its end, that is kept for validation.", between(0, 0.9));
+    BALLAST_KEY(val_fraction, "Share of a text, at its end, or of the sums of modular_addition, kept for validation.",
+                between(0, 0.9));
     std::int64_t vocab_size = 0;
     BALLAST_KEY(vocab_size, "bin: number of token ids; 0: from meta.json, else the largest seen.",
                 between(0, 2147483647));
@@ -512,6 +538,25 @@ struct LogConfig {
     BALLAST_KEYS_END;
 };
 
+/// The start from another run's weights; train/graft.h says what becomes of each tensor.
+struct InitFromConfig {
+    BALLAST_KEYS_BEGIN(InitFromConfig);
+    std::string run;
+    BALLAST_KEY(run, "Run directory, relative to the config file it stands in; empty: the weights are drawn.",
+                path_from_this_file());
+    std::string checkpoint = "newest";
+    BALLAST_KEY(checkpoint, "Which of its checkpoints: a step, newest, or best, that of the lowest validation loss.");
+    bool calibrate = false;
+    BALLAST_KEY(calibrate, "Whether gains (and biases) of norms that the other run lacks are fitted to what it has in "
+                           "their places.");
+    double new_norm_lr_scale = 1;
+    BALLAST_KEY(new_norm_lr_scale, "Factor on the learning rate of such norms' parameters.", at_least(0));
+    std::int64_t new_norm_warmup = 0;
+    BALLAST_KEY(new_norm_warmup, "Steps in which their learning rate rises from 0, on top of the schedule.",
+                at_least(0));
+    BALLAST_KEYS_END;
+};
+
 struct Config {
     BALLAST_KEYS_BEGIN(Config);
     std::string name = "run";
@@ -522,6 +567,8 @@ struct Config {
     BALLAST_KEY(data, "What to train on.");
     ModelConfig model;
     BALLAST_KEY(model, "The Transformer.");
+    InitFromConfig init_from;
+    BALLAST_KEY(init_from, "Weights to start from: those of another run, of this architecture or another.");
     LossConfig loss;
     BALLAST_KEY(loss, "The loss beyond cross-entropy.");
     OptimizerConfig optimizer;

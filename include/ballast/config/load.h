@@ -13,8 +13,8 @@
 //
 // A config file is one JSON object; comments are allowed. Its keys are those of config.h, plus, at the top, `extends`
 // (another config file, relative to this one, whose keys this file overrides one by one) and `$schema` (for editors;
-// ignored). A relative `data.path` starts at the file it stands in, also through `extends`; in an override it starts
-// at the working directory. Afterwards it is absolute.
+// ignored). A relative `data.path` or `init_from.run` starts at the file it stands in, also through `extends`; in an
+// override it starts at the working directory. Afterwards it is absolute.
 
 namespace ballast {
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ballast/base/file.h"
+#include "ballast/data/task.h"
 #include "ballast/data/tokenizer.h"
 #include "ballast/data/tokens.h"
 
@@ -29,6 +30,9 @@ struct DataOptions {
     std::int64_t context = 1;
     /// Read the data with this vocabulary instead of its own: that of a trained model.
     std::optional<Tokenizer> vocabulary;
+    /// A synthetic task in the place of a text: of everything above, only val_fraction and context count.
+    std::optional<Task> task;
+    std::int64_t symbols = 0; ///< of the task
 };
 
 /// Token ids for training and validation. Text is read through a memory map and kept in one to two bytes a token;
@@ -43,11 +47,29 @@ public:
     const Tokenizer& tokenizer() const { return tokenizer_; }
     std::int64_t vocab_size() const { return vocab_size_; }
 
+    /// Empty for a task, as the next.
     TokenView train() const { return train_; }
     /// Empty when val_fraction is 0.
     TokenView validation() const { return validation_; }
+    /// Null for a text.
+    const SyntheticTask* task() const { return task_ ? &*task_ : nullptr; }
+    bool has_validation() const { return task_ ? validates_task_ : validation_.size() > 0; }
 
-    /// Entropy of the training split's token frequencies in nats: the loss of the best model that sees no context.
+    /// Training batch `step`: windows of the text (Sampler), or sequences of the task. `inputs` and `targets` are
+    /// [batch, context], written whole; without a target, a target is kNoTarget.
+    void batch(std::uint64_t seed, std::int64_t step, std::int64_t batch, std::int64_t context, std::int32_t* inputs,
+               std::int32_t* targets) const;
+    /// Batch `index` of `batches` of the validation split (Sampler::evaluation_batch), or of the training split where
+    /// there is no other.
+    void evaluation_batch(std::int64_t index, std::int64_t batches, std::int64_t batch, std::int64_t context,
+                          std::int32_t* inputs, std::int32_t* targets) const;
+    /// Targets in a sequence of `context` tokens.
+    std::int64_t targets_per_sequence(std::int64_t context) const {
+        return task_ ? task_->targets_per_sequence() : context;
+    }
+
+    /// Entropy of the training split's token frequencies in nats: the loss of the best model that sees no context. For
+    /// a task, its chance_loss().
     double unigram_entropy() const { return unigram_entropy_; }
 
     /// Checksum of both splits and the vocabulary size: equal for the same data read in the same way.
@@ -56,6 +78,7 @@ public:
 private:
     void load_text(const DataOptions& options);
     void load_bin(const DataOptions& options);
+    void make_task(const DataOptions& options);
     void split(TokenView all, const DataOptions& options);
     void check_lengths(const DataOptions& options) const;
     void measure();
@@ -66,6 +89,8 @@ private:
     std::optional<TokenArray> tokens_;
     TokenView train_;
     TokenView validation_;
+    std::optional<SyntheticTask> task_;
+    bool validates_task_ = false;
     double unigram_entropy_ = 0;
     std::uint64_t fingerprint_ = 0;
 };

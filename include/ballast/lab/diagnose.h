@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ballast/config/config.h"
 #include "ballast/train/event.h"
+#include "ballast/train/graft_record.h"
 #include "ballast/train/layer_record.h"
 #include "ballast/train/step_record.h"
 
@@ -22,6 +24,7 @@ struct RunRecord {
     std::vector<Event> events;
     std::map<std::int64_t, double> repetition; ///< of the batches of the steps that the flight recorder has saved
     std::string onset;                         ///< a sentence about where it began; may be empty
+    std::optional<GraftRecord> graft;          ///< how the run began, if from another run
     std::string onset_op;                      ///< the op that first made something that is not finite; may be empty
 };
 

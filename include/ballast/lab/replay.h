@@ -62,6 +62,7 @@ private:
     std::vector<ReplayStart> starts_;
     ReplayStart start_;
     std::vector<std::string> doubts_;
+    std::vector<std::string> new_norms_; ///< of a grafted run
 };
 
 } // namespace ballast

@@ -89,10 +89,11 @@ NewestCheckpoint newest_checkpoint(const std::filesystem::path& run);
 /// Steps of all checkpoints of a run, whole or not, in ascending order; empty when there are none. Throws IoError.
 std::vector<std::int64_t> list_checkpoints(const std::filesystem::path& run);
 
-/// Removes all but the `keep` newest checkpoints (0: keeps all) and the one of `best_step`. A checkpoint whose files
-/// are missing or have the wrong size neither counts as kept nor is removed before `keep` newer good ones are there.
-/// Returns the steps that were removed. Throws IoError.
-std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep, std::int64_t best_step,
+/// Removes all but the `keep` newest checkpoints (0: keeps all) and those of the steps in `spared`. A checkpoint whose
+/// files are missing or have the wrong size neither counts as kept nor is removed before `keep` newer good ones are
+/// there. Returns the steps that were removed. Throws IoError.
+std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& run, std::int64_t keep,
+                                            std::span<const std::int64_t> spared,
                                             const FileCalls& calls = kSystemCalls);
 
 /// Removes all checkpoints of later steps, and that of `step`, newest first. Throws IoError.

@@ -37,7 +37,7 @@ struct EventField {
 /// Every member of Event, in the order in which they are written. Writer, reader and documentation walk this list.
 inline constexpr auto kEventFields = std::to_array<EventField>({
     {"step", "", "The step that it belongs to; 0: before the first.", &Event::step},
-    {"kind", "", "non_finite, loss_spike, gradient_spike, divergence, stall, rewind, resume or interrupted.",
+    {"kind", "", "non_finite, loss_spike, gradient_spike, divergence, stall, rewind, resume, graft or interrupted.",
      &Event::kind},
     {"message", "", "A sentence for people.", &Event::message},
     {"value", "", "The number that was judged.", &Event::value},

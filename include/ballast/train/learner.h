@@ -8,7 +8,6 @@
 
 #include "ballast/config/config.h"
 #include "ballast/data/dataset.h"
-#include "ballast/data/sampler.h"
 #include "ballast/nn/running_statistics.h"
 #include "ballast/nn/transformer.h"
 #include "ballast/train/layer_probe.h"
@@ -25,6 +24,16 @@ DataOptions data_options(const Config& config, std::optional<Tokenizer> vocabula
 /// evenly (Sampler::evaluation_batch). Uses `tape`, in eval mode.
 double evaluate(Tape& tape, const Transformer& model, const TokenView& tokens, std::int64_t batch, std::int64_t batches,
                 std::int64_t context);
+
+/// What a model makes of questions.
+struct Evaluation {
+    double loss = 0;                ///< mean cross-entropy, nats per target
+    std::optional<double> accuracy; ///< task: share of the targets that have the largest logit
+};
+
+/// The same for the validation split of a dataset, text or task.
+Evaluation evaluate(Tape& tape, const Transformer& model, const Dataset& data, std::int64_t batch, std::int64_t batches,
+                    std::int64_t context);
 
 /// A model that learns: parameters, optimizer and tape of one run, without anything on disk.
 class Learner {
@@ -54,11 +63,14 @@ public:
     /// something that is not finite. Takes the memory of a whole pass more. The step has the bits of gradients().
     std::vector<TraceEntry> trace(std::int64_t step, std::int64_t batch);
 
+    /// Gives parameters of new norms the learning rate that the config's `init_from` says.
+    void set_new_norms(std::span<const std::string> parameters);
+
     /// Both, without an update where loss or gradients are not finite.
     Step step(std::int64_t step);
 
-    /// Mean cross-entropy on the validation split, by the config's `train.eval_batches`; nothing without such a split.
-    std::optional<double> validate();
+    /// On the validation split, by the config's `train.eval_batches`; nothing without such a split.
+    std::optional<Evaluation> validate();
 
     const Config& config() const { return config_; }
     const Transformer& model() const { return model_; }
@@ -71,6 +83,9 @@ public:
     std::span<const std::int32_t> inputs() const { return inputs_; }
     std::int64_t micro_batches() const { return config_.train.batch / config_.train.micro_batch; }
     std::int64_t tokens_per_step() const { return config_.train.batch * config_.model.context; }
+    std::int64_t targets_per_step() const {
+        return config_.train.batch * data_.targets_per_sequence(config_.model.context);
+    }
 
 private:
     void draw_batch(std::int64_t batch);
@@ -81,7 +96,6 @@ private:
 
     Config config_;
     const Dataset& data_;
-    Sampler sampler_;
     ParamTable table_;
     Transformer model_;
     RunningStatistics statistics_;

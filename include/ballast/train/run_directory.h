@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -71,10 +72,12 @@ std::string utc_time();
 /// way, so that a crash never blocks a run.
 class RunDirectory {
 public:
-    /// Makes a new one, parent directories included, whole or not at all, and locks it. Throws UsageError when there
-    /// is something at `path`, IoError when the system refuses.
+    /// Makes a new one, parent directories included, whole or not at all, and locks it; `fill` adds what else it is to
+    /// begin with, in the directory that it is given. Throws UsageError when there is something at `path`, IoError when
+    /// the system refuses.
     static RunDirectory create(const std::filesystem::path& path, std::string_view config_json,
-                               const Environment& environment, const FileCalls& calls = kSystemCalls);
+                               const Environment& environment, const FileCalls& calls = kSystemCalls,
+                               const std::function<void(const std::filesystem::path&)>& fill = {});
 
     /// Opens one to go on with it: locks it and removes temporary files that a killed process left. Throws UsageError
     /// when it is not a run directory or another process works on it.
@@ -82,6 +85,9 @@ public:
 
     /// Opens one to read from, locked or not. Throws UsageError when it is not a run directory.
     static RunDirectory open(const std::filesystem::path& path);
+
+    /// Whether a process works on it at this moment.
+    bool is_in_use() const;
 
     RunDirectory(RunDirectory&& other) noexcept;
     RunDirectory& operator=(RunDirectory&&) = delete;

@@ -27,6 +27,7 @@ struct StepRecord {
     double tokens_per_second = 0;
     double seconds = 0;
     std::optional<double> val_loss;
+    std::optional<double> val_accuracy;
     std::optional<std::string> events;
 };
 
@@ -47,7 +48,8 @@ struct StepField {
 inline constexpr auto kStepFields = std::to_array<StepField>({
     {"step", "", "Number of the finished step, from 1.", &StepRecord::step},
     {"tokens", "", "Training tokens seen so far.", &StepRecord::tokens},
-    {"loss", "nats/token", "Mean cross-entropy of the step's batch, without the z-loss.", &StepRecord::loss},
+    {"loss", "nats/token", "Mean cross-entropy of the step's batch, without the z-loss; a task's is per target.",
+     &StepRecord::loss},
     {"z_loss", "nats/token", "What the z-loss adds to the loss.", &StepRecord::z_loss,
      "Chowdhery et al., 2204.02311, section 5"},
     {"mean_log_z", "nats", "Mean over tokens of the logarithm of the softmax's sum.", &StepRecord::mean_log_z,
@@ -65,6 +67,8 @@ inline constexpr auto kStepFields = std::to_array<StepField>({
     {"seconds", "s", "Time that the step took.", &StepRecord::seconds},
     {"val_loss", "nats/token", "Mean cross-entropy on the validation split; only where evaluated.",
      &StepRecord::val_loss},
+    {"val_accuracy", "", "Share of the validation's targets that had the largest logit; tasks only, where evaluated.",
+     &StepRecord::val_accuracy},
     {"events", "",
      "Kinds of events that hold at this step, separated by blanks (see events.jsonl), and `skipped` where the update "
      "was dropped; only where there are any.",

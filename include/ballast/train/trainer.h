@@ -11,6 +11,7 @@
 #include "ballast/base/log.h"
 #include "ballast/train/checkpoint.h"
 #include "ballast/train/flight_recorder.h"
+#include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
 #include "ballast/train/metrics.h"
@@ -23,15 +24,17 @@ namespace ballast {
 /// A training run with its directory: makes steps, keeps records, saves checkpoints.
 class Trainer {
 public:
-    /// A new run in a new directory. Throws UsageError when `directory` exists, and what loading the data throws; the
-    /// directory is not made unless everything else is ready.
+    /// A new run in a new directory. With `init_from`, its weights are those of another run (graft.h), saved as the
+    /// checkpoint of step 0, which is kept. Throws UsageError when `directory` exists, what loading the data throws,
+    /// and what graft.h throws; the directory is not made unless everything else is ready.
     static Trainer start(const Config& config, const std::filesystem::path& directory, const Log& log = {});
 
     /// Goes on from the newest whole checkpoint of a run, or from the beginning when there is none. `overrides` are
     /// `--set` settings on top of the run's config, which takes them in unless there is no step left to make. Records
     /// that should be there and are not are warned of. The finished run equals one that was never interrupted, to the
-    /// bit. Throws UsageError when it is no run or another process works on it, DataError when the data has changed,
-    /// CheckpointError when an override changes the architecture.
+    /// bit. Throws UsageError when it is no run or another process works on it, or when an override asks for other
+    /// weights to start from, DataError when the data has changed, CheckpointError when an override changes the
+    /// architecture or the weights that a grafted run started from are lost.
     static Trainer resume(const std::filesystem::path& directory, std::span<const std::string> overrides = {},
                           const Log& log = {});
 
@@ -52,10 +55,12 @@ public:
     const RunDirectory& directory() const { return directory_; }
     const FlightRecorder& recorder() const { return recorder_; }
     const TrainerState& state() const { return state_; }
+    /// How the run began, if from another run.
+    const std::optional<GraftRecord>& graft() const { return graft_; }
 
 private:
     Trainer(std::unique_ptr<Dataset> data, std::unique_ptr<Learner> learner, RunDirectory directory, TrainerState state,
-            Log log);
+            std::optional<GraftRecord> graft, Log log);
 
     void open_records();
     void report(const JudgedStep& judged, std::span<const LayerRecord> layers, std::span<MetricsSink* const> sinks);
@@ -67,6 +72,7 @@ private:
     std::unique_ptr<Learner> learner_;
     RunDirectory directory_;
     TrainerState state_;
+    std::optional<GraftRecord> graft_;
     Log log_;
     std::string config_json_;
     StabilityRules rules_;
