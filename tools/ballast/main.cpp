@@ -38,6 +38,7 @@ int run(int argc, char** argv) {
     add_replay(app, action);
     add_sweep(app, action);
     add_compare(app, action);
+    add_reproduce(app, action);
     add_check(app, action);
     add_schema(app, action);
     try {
