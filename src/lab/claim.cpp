@@ -86,10 +86,10 @@ std::vector<const ClaimRun*> ClaimRuns::with(std::string_view sweep, std::initia
 }
 
 std::span<const Claim* const> claims() {
-    static constexpr auto kClaims =
-        std::to_array<const Claim*>({&literature::a1, &literature::a2, &literature::a3, &literature::a4, &literature::a5, &literature::b1,
-                                     &literature::b2, &literature::b4, &literature::b5, &literature::b6, &literature::b8, &literature::b13,
-                                     &literature::b14, &literature::b15});
+    static constexpr auto kClaims = std::to_array<const Claim*>(
+        {&literature::a1, &literature::a2, &literature::a3, &literature::a4, &literature::a5, &literature::b1,
+         &literature::b2, &literature::b4, &literature::b5, &literature::b6, &literature::b8, &literature::b13,
+         &literature::b14, &literature::b15});
     return kClaims;
 }
 

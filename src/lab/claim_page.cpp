@@ -90,10 +90,14 @@ std::string claims_page(const std::filesystem::path& directory, const std::strin
     }
     sections.pop_back();
     return "# Published claims\n\n"
-           "What the literature says about norms, depth and stability, run again: `ballast reproduce NAME`. This page is "
-           "made by\n`ballast reproduce --page` from the records that it writes. A criterion is fixed before the run and "
-           "stands in the claim's source,\nin `src/lab/claims/`; what is trained, in `configs/claims/`. PASS, or FAIL, is "
-           "by the criterion alone; INCONCLUSIVE is a figure\nthat decides nothing, such as a difference within twice its "
+           "What the literature says about norms, depth and stability, run again: `ballast reproduce NAME`. This page "
+           "is "
+           "made by\n`ballast reproduce --page` from the records that it writes. A criterion is fixed before the run "
+           "and "
+           "stands in the claim's source,\nin `src/lab/claims/`; what is trained, in `configs/claims/`. PASS, or FAIL, "
+           "is "
+           "by the criterion alone; INCONCLUSIVE is a figure\nthat decides nothing, such as a difference within twice "
+           "its "
            "standard error. A negative control that fails as it must is a PASS.\n\n" +
            summary + "\n" + sections;
 }

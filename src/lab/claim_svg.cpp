@@ -96,7 +96,9 @@ std::string tick_text(double value) {
 
 std::string claim_svg(const ClaimChart& chart) {
     Axis x(chart.log_x, kLeft, kWidth - kRight), y(chart.log_y, kHeight - kBottom, kTop);
-    const auto shows = [&](const std::pair<double, double>& point) { return x.takes(point.first) && y.takes(point.second); };
+    const auto shows = [&](const std::pair<double, double>& point) {
+        return x.takes(point.first) && y.takes(point.second);
+    };
     for (const ClaimSeries& series : chart.series)
         for (const auto& point : series.points)
             if (shows(point)) {

@@ -105,8 +105,7 @@ void print_text(const Claim& claim, const ClaimRecord& record) {
     print_table(rows, {false, true, false, false});
     for (const std::string& remark : record.result.remarks)
         std::printf("  %s\n", remark.c_str());
-    if (!record.settings.empty())
-        std::printf("  a trial with other settings, which decides nothing\n");
+    if (!record.settings.empty()) std::printf("  a trial with other settings, which decides nothing\n");
     std::printf("  source: %s\n", std::string(claim.source).c_str());
     std::printf("  %s", duration(record.seconds).c_str());
     if (record.runs > 0)

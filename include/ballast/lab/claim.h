@@ -17,8 +17,8 @@
 #include "ballast/lab/statistics.h"
 #include "ballast/lab/sweep.h"
 
-// Published claims, run again. A claim is one file in src/lab/claims: its criterion, fixed before the run, its source, a
-// note on what is disputed or does not show at this size, and the function that measures. What it has to train are
+// Published claims, run again. A claim is one file in src/lab/claims: its criterion, fixed before the run, its source,
+// a note on what is disputed or does not show at this size, and the function that measures. What it has to train are
 // sweeps, files in configs/claims, which whoever reproduces it runs first.
 
 namespace ballast {

@@ -156,8 +156,8 @@ double normalized_logits() {
     Values gains[] = {random_values(kHead, "q gain"), random_values(kHead, "k gain")};
     double bound = std::sqrt(static_cast<double>(kHead));
     for (const Values& gain : gains)
-        bound *= std::abs(static_cast<double>(*std::max_element(
-            gain.begin(), gain.end(), [](float a, float b) { return std::abs(a) < std::abs(b); })));
+        bound *= std::abs(static_cast<double>(
+            *std::max_element(gain.begin(), gain.end(), [](float a, float b) { return std::abs(a) < std::abs(b); })));
     Tape tape(ops::registry());
     double largest = 0;
     for (const float scale : {0.01F, 1.0F, 1e3F, 1e6F}) {
@@ -195,8 +195,8 @@ ClaimResult measure(const ClaimRuns&) {
     result.require_at_most("RMSNorm, data scaled", rmsnorm.data_scale, kSame);
     result.require("a LayerNorm's row depends on itself alone, to the bit", layernorm.rows_apart);
     result.require("control: a BatchNorm's does not", !invariance_of(NormKind::batchnorm).rows_apart);
-    result.require_at_most("largest attention logit of normalized queries and keys over its bound",
-                           normalized_logits(), 1 + 1e-5);
+    result.require_at_most("largest attention logit of normalized queries and keys over its bound", normalized_logits(),
+                           1 + 1e-5);
     return result;
 }
 
@@ -208,10 +208,13 @@ const Claim a3{
     "Jiang et al., 2305.14858; Ba et al., 1607.06450, table 1; Zhang & Sennrich, 1910.07467, table 1",
     "In float, with logits and norms of size 1, 1e-4 counts as equal and 1e-2 as different. Pre-LN equals Pre-RMSNorm "
     "once embeddings and the last matrices of the branches have no mean; not before. Gains folded into the next matrix "
-    "change nothing. LayerNorm does not see weights scaled or shifted, nor data scaled; RMSNorm sees the shift alone. A "
-    "row of LayerNorm depends on itself alone, one of BatchNorm does not. Attention logits of RMS-normalized queries and "
+    "change nothing. LayerNorm does not see weights scaled or shifted, nor data scaled; RMSNorm sees the shift alone. "
+    "A "
+    "row of LayerNorm depends on itself alone, one of BatchNorm does not. Attention logits of RMS-normalized queries "
+    "and "
     "keys keep to sqrt(d) max|g_q| max|g_k|.",
-    "Mathematics, not experiment: a failure is a fault of this program. In double, tests/gradcheck has the same and more "
+    "Mathematics, not experiment: a failure is a fault of this program. In double, tests/gradcheck has the same and "
+    "more "
     "to 1e-10.",
     "",
     {},

@@ -65,18 +65,21 @@ constexpr ClaimSweep kSweeps[] = {{"b14"}};
 
 } // namespace
 
-const Claim b14{
-    "b14",
-    "BatchNorm does worse in evaluation than in training, and shows a position its future",
-    "Shen et al., 2003.07845, section 3",
-    "4 layers of width 64, 600 steps, 3 seeds: validation loss minus the training loss of the last 5 % of steps is larger "
-    "with BatchNorm than with LayerNorm by more than 2 standard errors of the paired difference. At the start, the last "
-    "token of a sequence changes logits before it by at least 0.01 with BatchNorm in training, and by exactly 0 with it "
-    "in evaluation and with LayerNorm.",
-    "The criterion is ours. A negative control: in a causal language model, statistics over time make the training loss "
-    "of BatchNorm a loss of another task.",
-    "",
-    kSweeps,
-    measure};
+const Claim b14{"b14",
+                "BatchNorm does worse in evaluation than in training, and shows a position its future",
+                "Shen et al., 2003.07845, section 3",
+                "4 layers of width 64, 600 steps, 3 seeds: validation loss minus the training loss of the last 5 % of "
+                "steps is larger "
+                "with BatchNorm than with LayerNorm by more than 2 standard errors of the paired difference. At the "
+                "start, the last "
+                "token of a sequence changes logits before it by at least 0.01 with BatchNorm in training, and by "
+                "exactly 0 with it "
+                "in evaluation and with LayerNorm.",
+                "The criterion is ours. A negative control: in a causal language model, statistics over time make the "
+                "training loss "
+                "of BatchNorm a loss of another task.",
+                "",
+                kSweeps,
+                measure};
 
 } // namespace ballast::literature

@@ -36,7 +36,8 @@ bool is_unstable(const ClaimRun& run) { return run.result.summary.verdict != "st
 
 ClaimResult measure(const ClaimRuns& runs) {
     ClaimResult result;
-    result.chart = {"The first 200 steps behind a change of norms", "step", "training loss, nats per character", false, false, {}};
+    result.chart = {
+        "The first 200 steps behind a change of norms", "step", "training loss, nats per character", false, false, {}};
     const auto points = [](const ClaimRun& run) { return loss_points(run, 5); };
     const Runs control = runs.with("b15", {{"variant", "unchanged"}});
     result.chart.series.push_back(mean_series("unchanged", control, points));
@@ -76,11 +77,13 @@ const Claim b15{
     "b15",
     "A run that goes on under other norms is named as such where it becomes unstable",
     "none: no published study was found. The case that Ballast exists for",
-    "Pre-LN runs of 400 steps (8 layers, learning rate 0.01) go on for 200 as Post-LN, branch-out, without a final norm, "
+    "Pre-LN runs of 400 steps (8 layers, learning rate 0.01) go on for 200 as Post-LN, branch-out, without a final "
+    "norm, "
     "with RMSNorm and with an eps of 0.1, 3 seeds: `ballast diagnose` names the change of norms for every run whose "
     "verdict is not stable. Control: without a change, no logit moves before the first step, to the bit.",
     "Criterion and experiment are ours, and exploratory: how much each change costs, and whether calibrated gains, a "
-    "warm-up of the new norms or a lower rate repair it, is reported and not judged. Without an unstable run nothing is "
+    "warm-up of the new norms or a lower rate repair it, is reported and not judged. Without an unstable run nothing "
+    "is "
     "decided.",
     "",
     kSweeps,

@@ -26,8 +26,7 @@ double first_layer_logit(const ClaimRun& run) {
 std::map<std::uint64_t, double> sensitivities(const Runs& runs) {
     std::map<std::uint64_t, std::vector<LrPoint>> points;
     for (const ClaimRun* run : runs)
-        points[run->run.seed].push_back(
-            {run->config.optimizer.lr, run->result.initial_loss, run->result.final_loss});
+        points[run->run.seed].push_back({run->config.optimizer.lr, run->result.initial_loss, run->result.final_loss});
     std::map<std::uint64_t, double> found;
     for (const auto& [seed, of_seed] : points)
         if (const std::optional<double> s = lr_sensitivity(of_seed)) found[seed] = *s;

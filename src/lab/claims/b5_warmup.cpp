@@ -18,7 +18,8 @@ Runs cell(const ClaimRuns& runs, const char* placement, double rate, const char*
 
 ClaimResult measure(const ClaimRuns& runs) {
     ClaimResult result;
-    result.chart = {"Loss with and without warm-up, 12 layers", "step", "training loss, nats per character", false, false, {}};
+    result.chart = {
+        "Loss with and without warm-up, 12 layers", "step", "training loss, nats per character", false, false, {}};
     double post = -1e30, pre = 0; // the largest gap; the largest |gap|
     for (const char* placement : {"post", "pre"})
         for (const double rate : {1e-3, 3e-3}) {

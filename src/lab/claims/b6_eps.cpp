@@ -35,7 +35,12 @@ double input_squares(const ClaimRun& run, std::optional<std::int64_t> layer, std
 
 ClaimResult measure(const ClaimRuns& runs) {
     ClaimResult result;
-    result.chart = {"Another eps on trained weights", "eps", "loss minus that of eps 1e-5, nats", true, false, {{"before any step", {}}, {"after 100 steps", {}}}};
+    result.chart = {"Another eps on trained weights",
+                    "eps",
+                    "loss minus that of eps 1e-5, nats",
+                    true,
+                    false,
+                    {{"before any step", {}}, {"after 100 steps", {}}}};
     const Runs control = at_eps(runs, kTrained), source = runs.with("b1");
     result.report("mean square of the first norm's input",
                   mean(source, [](const ClaimRun& run) { return input_squares(run, 0, "attention.pre_norm"); }));
@@ -69,10 +74,12 @@ const Claim b6{
     "Another eps on trained weights costs the more the nearer it is to the variance, and fine-tuning gets it back",
     "LLaMA-2-7B: perplexity 5.8283 at the eps of 1e-5 that it was trained with, 5.8986 at 1e-6",
     "The runs of b1 with another eps in every norm: the loss that it adds does not fall from 1e-5 (trained) over 1e-4, "
-    "1e-3 and 1e-2 to 0.1, and is at least 0.05 nats there; after 100 steps of fine-tuning at most a quarter of that is "
+    "1e-3 and 1e-2 to 0.1, and is at least 0.05 nats there; after 100 steps of fine-tuning at most a quarter of that "
+    "is "
     "left, against runs fine-tuned with the trained eps. Control: the trained eps adds exactly nothing.",
     "The criterion is ours. The published figure is of one model and of an eps below that of training, where it costs "
-    "1 %; in a model of this size inputs of norms have variances far above 1e-5, and a smaller eps changes nothing that "
+    "1 %; in a model of this size inputs of norms have variances far above 1e-5, and a smaller eps changes nothing "
+    "that "
     "could be seen.",
     "",
     kSweeps,

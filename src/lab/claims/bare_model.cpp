@@ -5,8 +5,8 @@
 
 #include "ballast/base/rng.h"
 #include "ballast/config/load.h"
-#include "ballast/kernels/gemm.h"
 #include "ballast/kernels/elementwise.h"
+#include "ballast/kernels/gemm.h"
 #include "ballast/ops/ops.h"
 #include "ballast/ops/registry.h"
 
