@@ -6,7 +6,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/text.h"
-#include "claims/claims.h"
+#include "lab/claims/claims.h"
 
 namespace ballast {
 

@@ -77,7 +77,7 @@ std::string section(const Claim& claim, const std::filesystem::path& directory, 
 } // namespace
 
 std::string claims_page(const std::filesystem::path& directory, const std::string& charts) {
-    std::string summary = "| claim | | result | training time on one thread |\n|---|---|---|---|\n";
+    std::string summary = "| claim | | result | time on one thread |\n|---|---|---|---|\n";
     std::string sections;
     for (const Claim* claim : claims()) {
         const std::string name(claim->name);

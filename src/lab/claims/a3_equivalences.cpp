@@ -197,6 +197,17 @@ ClaimResult measure(const ClaimRuns&) {
     result.require("control: a BatchNorm's does not", !invariance_of(NormKind::batchnorm).rows_apart);
     result.require_at_most("largest attention logit of normalized queries and keys over its bound", normalized_logits(),
                            1 + 1e-5);
+    result.chart = {"Equal to rounding, and controls that are not",
+                    "row of the table",
+                    "largest difference",
+                    false,
+                    true,
+                    {{"to be at most the bound", {}}, {"to be at least the bound", {}}}};
+    for (std::size_t i = 0; i < result.figures.size(); ++i) {
+        const bool equal = result.figures[i].expected.starts_with("<=");
+        if (equal || result.figures[i].expected.starts_with(">="))
+            result.chart.series[equal ? 0 : 1].points.emplace_back(i + 1, result.figures[i].value);
+    }
     return result;
 }
 

@@ -79,7 +79,7 @@ const Claim a4{
     "The criterion is ours. One parameter, no noise: this shows the mechanism, the mean square that decays until steps "
     "are too long for the curvature, and not how often it is what happens in a Transformer.",
     "At first the second half of 20,000 steps counted, by the optimizer in float. There x falls below what a float can "
-    "hold before the first spike of beta2 0.999, near step 17,000, and stays there. In double the second half of "
+    "hold before the first spike of beta2 0.999, near step 14,000, and stays there. In double the second half of "
     "100,000 "
     "steps still does not have what is claimed: later spikes are smaller, 0.999 is at some 33 times 0.9, and 0.95 is "
     "not "
