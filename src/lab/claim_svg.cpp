@@ -88,7 +88,7 @@ std::string label(double x, double y, std::string_view anchor, std::string_view 
 
 std::string tick_text(double value) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.3g", value);
+    std::snprintf(text, sizeof text, "%.5g", value);
     return text;
 }
 
@@ -123,7 +123,7 @@ std::string claim_svg(const ClaimChart& chart) {
     for (std::size_t i = 0; i < chart.series.size(); ++i) {
         const std::string colour(kColours[i % kColours.size()]);
         const std::string stroke = "stroke=\"" + colour + "\" stroke-width=\"1.5\" fill=\"none\" stroke-dasharray=\"" +
-                                   std::string(kDashes[i / 2 % kDashes.size()]) + "\"";
+                                   std::string(kDashes[(i / 2 + i / kColours.size()) % kDashes.size()]) + "\"";
         std::string points, marks;
         const bool sparse = chart.series[i].points.size() <= 20;
         for (const auto& point : chart.series[i].points) {

@@ -21,7 +21,7 @@ struct Trajectory {
 
 /// Adam on f(x) = x^2 / 2 from x = 1.
 Trajectory descend(double beta2, double eps) {
-    constexpr double kBeta1 = 0.9;
+    constexpr double kBeta1 = 0.9, kLeastShown = 1e-16;
     constexpr std::int64_t kWindow = 200;
     double x = 1, m = 0, v = 0, of_window = 0;
     Trajectory trajectory;
@@ -36,7 +36,7 @@ Trajectory descend(double beta2, double eps) {
         if (step > kMoreSteps / 2) trajectory.highest_late = std::max(trajectory.highest_late, loss);
         of_window = std::max(of_window, loss);
         if (step % kWindow != 0 || step > kSteps) continue;
-        trajectory.losses.points.emplace_back(static_cast<double>(step), of_window);
+        trajectory.losses.points.emplace_back(static_cast<double>(step), std::max(of_window, kLeastShown));
         of_window = 0;
     }
     return trajectory;
@@ -45,7 +45,7 @@ Trajectory descend(double beta2, double eps) {
 ClaimResult measure(const ClaimRuns&) {
     constexpr auto kBetas = std::to_array<double>({0.9, 0.95, 0.99, 0.999});
     ClaimResult result;
-    result.chart = {"Adam on x^2 / 2", "step", "highest loss of 200 steps", false, true, {}};
+    result.chart = {"Adam on x^2 / 2", "step", "highest loss of 200 steps, 1e-16 or more", false, true, {}};
     std::vector<double> spikes;
     const auto add = [&](const std::string& name, double beta2, double eps) {
         Trajectory trajectory = descend(beta2, eps);

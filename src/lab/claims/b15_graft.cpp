@@ -19,8 +19,8 @@ constexpr Arm kChanged[] = {{"post", "Post-LN"},
                             {"rmsnorm", "RMSNorm"},
                             {"eps", "eps 0.1"},
                             {"post-calibrated", "Post-LN, calibrated"},
-                            {"post-warmup", "Post-LN, new norms warmed up"},
-                            {"post-low-lr", "Post-LN, a tenth of the rate"}};
+                            {"post-warmup", "Post-LN, warmed up"},
+                            {"post-low-lr", "Post-LN, lower rate"}};
 
 double drift(const ClaimRun& run) {
     const std::optional<GraftRecord> graft = read_graft_record(run.run.path);
@@ -82,9 +82,8 @@ const Claim b15{
     "with RMSNorm and with an eps of 0.1, 3 seeds: `ballast diagnose` names the change of norms for every run whose "
     "verdict is not stable. Control: without a change, no logit moves before the first step, to the bit.",
     "Criterion and experiment are ours, and exploratory: how much each change costs, and whether calibrated gains, a "
-    "warm-up of the new norms or a lower rate repair it, is reported and not judged. Without an unstable run nothing "
-    "is "
-    "decided.",
+    "warm-up of the new norms (100 steps, to a tenth of the rate) or a lower rate (a tenth) repair it, is reported and "
+    "not judged. Without an unstable run nothing is decided.",
     "",
     kSweeps,
     measure};
