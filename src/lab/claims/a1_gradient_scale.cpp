@@ -112,16 +112,15 @@ const Claim a1{
     "a1",
     "At the start, Pre-LN's gradients shrink with depth and Post-LN's do not",
     "Xiong et al., 2002.04745, theorem 1 and lemma 2",
-    "Norm of the gradient of the last feed-forward matrix against 2 to 32 layers, 3 seeds: log-log slope from -0.65 to "
-    "-0.3 for Pre-LN (theory: -0.5) and from -0.1 to 0.35 for Post-LN (theory: 0). E|x_L|^2 of Pre-LN, by "
-    "the mean of the seeds, is within (1 + L/2) d and (1 + 3L/2) d at every depth. Control: with GPT-2 init, Pre-LN's "
-    "slope is within -0.15 to 0.15.",
+    "Norm of the gradient of the last feed-forward matrix against 2 to 32 layers, 3 seeds: log-log slope from -0.65 "
+    "to -0.3 for Pre-LN (theory: -0.5) and from -0.1 to 0.35 for Post-LN (theory: 0). E|x_L|^2 of Pre-LN, by the mean "
+    "of the seeds, is within (1 + L/2) d and (1 + 3L/2) d at every depth. Control: with GPT-2 init, Pre-LN's slope is "
+    "within -0.15 to 0.15.",
     "The bounds of the slopes and the control are ours. The theory sets queries and keys to 0 and draws the rest by "
     "Xavier; with GPT-2's init the branches shrink with depth themselves, and the effect is gone. How gradients of "
-    "early "
-    "and late layers compare is left out: sources disagree (NormFormer, 2110.09456).",
-    "At first every single seed had to be within the interval of lemma 2, which is about an expectation: one was below "
-    "its lower end by 1 % of its length.",
+    "early and late layers compare is left out: sources disagree (NormFormer, 2110.09456).",
+    "At first every single seed had to be within the interval of lemma 2, which is about an expectation: one was "
+    "below its lower end by 1 % of its length.",
     {},
     measure};
 

@@ -97,13 +97,13 @@ const Claim a2{
     "a2",
     "DeepNorm bounds what one step does to the representation, whatever the depth",
     "Wang et al. (DeepNet), 2203.00555, section 4",
-    "One step of SGD (learning rate 0.01) of all blocks, width 128, norms without gains, 2, 8 and 32 layers, 3 "
-    "seeds; relative change of what "
-    "the output layer is given. DeepNorm: largest over least at most 1.2. Post-LN: 32 layers over 2 at least 10.",
+    "One step of SGD (learning rate 0.01) of all blocks, width 128, norms without gains, 2, 8 and 32 layers, 3 seeds; "
+    "relative change of what the output layer is given. DeepNorm: largest over least at most 1.2. Post-LN: 32 layers "
+    "over 2 at least 10.",
     "The criterion is ours. The bound is derived for SGD: a step of Adam's first kind, by the sign of the gradient "
     "(here 1e-4), moves a DeepNorm model more the deeper it is. That is reported, not judged.",
-    "At first norms had gains. The derivation has none, and neither the gradient of a gain nor its effect shrinks with "
-    "depth as DeepNorm makes those of the matrices: the change then grew by a factor of 4.6 from 2 to 32 layers.",
+    "At first norms had gains. The derivation has none, and neither the gradient of a gain nor its effect shrinks "
+    "with depth as DeepNorm makes those of the matrices: the change then grew by a factor of 4.6 from 2 to 32 layers.",
     {},
     measure};
 

@@ -218,15 +218,12 @@ const Claim a3{
     "What norms are equal to, and what they do not see",
     "Jiang et al., 2305.14858; Ba et al., 1607.06450, table 1; Zhang & Sennrich, 1910.07467, table 1",
     "In float, with logits and norms of size 1, 1e-4 counts as equal and 1e-2 as different. Pre-LN equals Pre-RMSNorm "
-    "once embeddings and the last matrices of the branches have no mean; not before. Gains folded into the next matrix "
-    "change nothing. LayerNorm does not see weights scaled or shifted, nor data scaled; RMSNorm sees the shift alone. "
-    "A "
-    "row of LayerNorm depends on itself alone, one of BatchNorm does not. Attention logits of RMS-normalized queries "
-    "and "
-    "keys keep to sqrt(d) max|g_q| max|g_k|.",
+    "once embeddings and the last matrices of the branches have no mean; not before. Gains folded into the next "
+    "matrix change nothing. LayerNorm does not see weights scaled or shifted, nor data scaled; RMSNorm sees the shift "
+    "alone. A row of LayerNorm depends on itself alone, one of BatchNorm does not. Attention logits of RMS-normalized "
+    "queries and keys keep to sqrt(d) max|g_q| max|g_k|.",
     "Mathematics, not experiment: a failure is a fault of this program. In double, tests/gradcheck has the same and "
-    "more "
-    "to 1e-10.",
+    "more to 1e-10.",
     "",
     {},
     measure};

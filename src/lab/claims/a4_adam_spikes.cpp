@@ -73,17 +73,14 @@ const Claim a4{
     "Adam spikes where the curvature is constant, the more the larger beta2 is",
     "Bai et al., 2506.04805",
     "Adam (learning rate 0.01, beta1 0.9, eps 1e-8) on x^2 / 2 from 1, in double. The highest loss behind step 300, "
-    "where "
-    "the descent is over, and up to step 20,000 grows with beta2 over 0.9, 0.95, 0.99 and 0.999, the last at least 100 "
-    "times the first. Control: with eps 1e-3 it is at most 1/1000 of that.",
-    "The criterion is ours. One parameter, no noise: this shows the mechanism, the mean square that decays until steps "
-    "are too long for the curvature, and not how often it is what happens in a Transformer.",
-    "At first the second half of 20,000 steps counted, by the optimizer in float. There x falls below what a float can "
-    "hold before the first spike of beta2 0.999, near step 14,000, and stays there. In double the second half of "
-    "100,000 "
-    "steps still does not have what is claimed: later spikes are smaller, 0.999 is at some 33 times 0.9, and 0.95 is "
-    "not "
-    "above 0.9. What grows with beta2 by two orders is the first spikes.",
+    "where the descent is over, and up to step 20,000 grows with beta2 over 0.9, 0.95, 0.99 and 0.999, the last at "
+    "least 100 times the first. Control: with eps 1e-3 it is at most 1/1000 of that.",
+    "The criterion is ours. One parameter, no noise: this shows the mechanism, the mean square that decays until "
+    "steps are too long for the curvature, and not how often it is what happens in a Transformer.",
+    "At first the second half of 20,000 steps counted, by the optimizer in float. There x falls below what a float "
+    "can hold before the first spike of beta2 0.999, near step 14,000, and stays there. In double the second half of "
+    "100,000 steps still does not have what is claimed: later spikes are smaller, 0.999 is at some 33 times 0.9, and "
+    "0.95 is not above 0.9. What grows with beta2 by two orders is the first spikes.",
     {},
     measure};
 

@@ -73,15 +73,13 @@ const Claim a5{
     "Large embeddings keep the gradients of the first layers small",
     "Takase et al., 2312.16903, section 3",
     "Pre-LN, 12 layers of width 128, at the start, 3 seeds: drawn as in the paper (standard deviation sqrt(2 / 5d), "
-    "last matrices of branches "
-    "over sqrt(2L)): embeddings times the root of the width, and a norm behind them, each lower the norm of the first "
-    "block's gradient at least to "
-    "a third.",
+    "last matrices of branches over sqrt(2L)): embeddings times the root of the width, and a norm behind them, each "
+    "lower the norm of the first block's gradient at least to a third.",
     "The criterion is ours. The paper bounds |dy/dx| by 1 + (s1 s2 / sx) (sqrt(d) + sqrt(d_ff))^2, where sx is the "
     "deviation of what the layer is given, and goes on to loss spikes, which a model of this size does not show: none "
     "are asked for.",
-    "At first embeddings were drawn with a deviation of 1 over the root of the width, 1.6 times that of the paper, and "
-    "no matrix was made smaller by depth: the drop was to 1 / 2.84.",
+    "At first embeddings were drawn with a deviation of 1 over the root of the width, 1.6 times that of the paper, "
+    "and no matrix was made smaller by depth: the drop was to 1 / 2.84.",
     {},
     measure};
 

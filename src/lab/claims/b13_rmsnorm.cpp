@@ -40,12 +40,10 @@ const Claim b13{
     "RMSNorm is as good as LayerNorm",
     "Zhang & Sennrich, 1910.07467, section 5",
     "configs/quickstart.json for 600 steps, 5 seeds: the paired difference of the validation losses is within 2 "
-    "standard "
-    "errors of 0.",
+    "standard errors of 0.",
     "The criterion is ours. It fails once in eight times without any difference (Student's t with 4 degrees of "
-    "freedom), "
-    "and passes where a difference is below the noise: the interval says how large one could be. Speed is reported: "
-    "whole steps here, with other runs beside them; `bench_norms` has the kernels, by width.",
+    "freedom), and passes where a difference is below the noise: the interval says how large one could be. Speed is "
+    "reported: whole steps here, with other runs beside them; `bench_norms` has the kernels, by width.",
     "",
     kSweeps,
     measure};

@@ -78,12 +78,11 @@ const Claim b15{
     "A run that goes on under other norms is named as such where it becomes unstable",
     "none: no published study was found. The case that Ballast exists for",
     "Pre-LN runs of 400 steps (8 layers, learning rate 0.01) go on for 200 as Post-LN, branch-out, without a final "
-    "norm, "
-    "with RMSNorm and with an eps of 0.1, 3 seeds: `ballast diagnose` names the change of norms for every run whose "
-    "verdict is not stable. Control: without a change, no logit moves before the first step, to the bit.",
+    "norm, with RMSNorm and with an eps of 0.1, 3 seeds: `ballast diagnose` names the change of norms for every run "
+    "whose verdict is not stable. Control: without a change, no logit moves before the first step, to the bit.",
     "Criterion and experiment are ours, and exploratory: how much each change costs, and whether calibrated gains, a "
-    "warm-up of the new norms (100 steps, to a tenth of the rate) or a lower rate (a tenth) repair it, is reported and "
-    "not judged. Without an unstable run nothing is decided.",
+    "warm-up of the new norms (100 steps, to a tenth of the rate) or a lower rate (a tenth) repair it, is reported "
+    "and not judged. Without an unstable run nothing is decided.",
     "",
     kSweeps,
     measure};

@@ -25,8 +25,8 @@ const Claim b1{
     "b1",
     "nanoGPT's recipe for a CPU ends at a validation loss of 1.88",
     "github.com/karpathy/nanoGPT, README: 4 layers, 4 heads, width 128, context 64, batch 12, 2000 steps",
-    "Tiny Shakespeare by characters, 3 seeds: the mean validation loss over 200 batches after the last step is 1.88 +- "
-    "0.06.",
+    "Tiny Shakespeare by characters, 3 seeds: the mean validation loss over 200 batches after the last step is 1.88 "
+    "+- 0.06.",
     "The interval is ours; the published figure is of one run, over 20 batches. The text does not ship with Ballast: "
     "configs/shakespeare.json says where it goes. The larger recipe (6 layers of width 384, context 256, 5000 steps, "
     "1.4697) takes hours on a CPU and is not part of this.",

@@ -95,8 +95,7 @@ const Claim b4{
     "b4",
     "Three faults have signatures that tell them apart",
     "Wortsman et al., 2309.14322, section 3.1 (attention logits); Chowdhery et al., 2204.02311, section 5.1 (bad "
-    "data); "
-    "the learning rate on resume is ours",
+    "data); the learning rate on resume is ours",
     "3 seeds each: `ballast diagnose` names attention logit growth at a learning rate of 0.3, bad data after three "
     "batches of a repeated pattern of 4 tokens, and the learning rate of a run resumed at 50 times its own, for every "
     "run; and it names nothing for any of the twins without the fault.",

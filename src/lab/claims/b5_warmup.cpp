@@ -50,9 +50,9 @@ const Claim b5{
     "b5",
     "Post-LN needs a warm-up and Pre-LN does not",
     "Xiong et al., 2002.04745, sections 3.1 and 4",
-    "12 layers of width 64, Xavier, Adam(0.9, 0.98), 1000 steps of 2048 tokens, 3 seeds, learning rates 1e-3 and 3e-3: "
-    "the validation loss after a warm-up of one step is above that after one of 200 steps by at least 0.3 nats for "
-    "Post-LN at one of the rates, and differs by at most 0.05 for Pre-LN at both.",
+    "12 layers of width 64, Xavier, Adam(0.9, 0.98), 1000 steps of 2048 tokens, 3 seeds, learning rates 1e-3 and "
+    "3e-3: the validation loss after a warm-up of one step is above that after one of 200 steps by at least 0.3 nats "
+    "for Post-LN at one of the rates, and differs by at most 0.05 for Pre-LN at both.",
     "The criterion is ours. The paper trains translation models of 6 layers and width 512 with an inverse square root "
     "schedule; here a cosine follows the warm-up, so that its length changes little else. With GPT-2's init, which "
     "begins with small branches, the claim weakens.",

@@ -73,14 +73,12 @@ const Claim b6{
     "b6",
     "Another eps on trained weights costs the more the nearer it is to the variance, and fine-tuning gets it back",
     "LLaMA-2-7B: perplexity 5.8283 at the eps of 1e-5 that it was trained with, 5.8986 at 1e-6",
-    "The runs of b1 with another eps in every norm: the loss that it adds does not fall from 1e-5 (trained) over 1e-4, "
-    "1e-3 and 1e-2 to 0.1, and is at least 0.05 nats there; after 100 steps of fine-tuning at most a quarter of that "
-    "is "
-    "left, against runs fine-tuned with the trained eps. Control: the trained eps adds exactly nothing.",
+    "The runs of b1 with another eps in every norm: the loss that it adds does not fall from 1e-5 (trained) over "
+    "1e-4, 1e-3 and 1e-2 to 0.1, and is at least 0.05 nats there; after 100 steps of fine-tuning at most a quarter of "
+    "that is left, against runs fine-tuned with the trained eps. Control: the trained eps adds exactly nothing.",
     "The criterion is ours. The published figure is of one model and of an eps below that of training, where it costs "
     "1 %; in a model of this size inputs of norms have variances far above 1e-5, and a smaller eps changes nothing "
-    "that "
-    "could be seen.",
+    "that could be seen.",
     "",
     kSweeps,
     measure};

@@ -60,14 +60,12 @@ const Claim b8{
     "The final norm anchors the scale of what the output layer is given",
     "TaperNorm, 2602.10408",
     "4 layers of width 64, 1000 steps, 3 seeds, no norm inside: without a final norm the RMS of what the output layer "
-    "is "
-    "given ends at least twice as high as with one, and rises by a tenth or more over the second half of the run; with "
-    "it, by less.",
+    "is given ends at least twice as high as with one, and rises by a tenth or more over the second half of the run; "
+    "with it, by less.",
     "The criterion is ours. The paper tapers norms out during training; here both ends of the taper are trained from "
-    "the "
-    "start, which a model this shallow allows. Behind a final norm the RMS is that of its gain by construction: what "
-    "is "
-    "tested is that the gain does not take the growth over.",
+    "the start, which a model this shallow allows. Behind a final norm the RMS is that of its gain by construction: "
+    "what is tested is that the gain does not take the growth over. The rises of the first result, 1.14 and 1.09, are "
+    "near the bound on either side; the ratio says more.",
     "",
     kSweeps,
     measure};
