@@ -4,6 +4,7 @@
 #include <map>
 
 #include "arms.h"
+#include "ballast/base/text.h"
 #include "ballast/lab/sweep_table.h"
 #include "claims.h"
 
@@ -22,7 +23,7 @@ double first_layer_logit(const ClaimRun& run) {
     return largest;
 }
 
-/// S of each seed: a run stands for itself by its seed, with S in the place of a loss.
+/// S by seed; of seeds that have one.
 std::map<std::uint64_t, double> sensitivities(const Runs& runs) {
     std::map<std::uint64_t, std::vector<LrPoint>> points;
     for (const ClaimRun* run : runs)
@@ -73,7 +74,7 @@ ClaimResult measure(const ClaimRuns& all) {
     for (const double rate : rates_of(plain)) {
         const double ratio =
             mean(at_rate(plain, rate), first_layer_logit) / mean(at_rate(normed, rate), first_layer_logit);
-        result.report("largest logit of the first layer, without over with, rate " + std::to_string(rate), ratio);
+        result.report("largest logit of the first layer, without over with, rate " + number_text(rate), ratio);
         if (rate >= kHighRate && !(least <= ratio)) least = ratio;
     }
     result.require_at_least("the least of these from a rate of 0.01 on", least, 10);

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 /// Goes on with a copy of a run, at the learning rate `lr`. Returns the copy, which ends as it would without
 /// interruptions.
 fs::path resumed(const ClaimRuns& runs, const ClaimRun& run, const std::string& name, double lr) {
-    const fs::path copy = runs.directory / (name + "-seed-" + std::to_string(run.run.seed));
+    fs::path copy = runs.directory / (name + "-seed-" + std::to_string(run.run.seed));
     if (!fs::exists(copy)) {
         const fs::path unfinished = copy.string() + ".copy";
         fs::remove_all(unfinished);

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <string_view>
 
 #include "arms.h"
 #include "ballast/base/text.h"
@@ -20,7 +22,7 @@ ClaimResult measure(const ClaimRuns& runs) {
     ClaimResult result;
     result.chart = {
         "Loss with and without warm-up, 12 layers", "step", "training loss, nats per character", false, false, {}};
-    double post = -1e30, pre = 0; // the largest gap; the largest |gap|
+    double post = -std::numeric_limits<double>::infinity(), pre = 0; // the largest gap; the largest |gap|
     for (const char* placement : {"post", "pre"})
         for (const double rate : {1e-3, 3e-3}) {
             const Runs without = cell(runs, placement, rate, "1"), with = cell(runs, placement, rate, "200");
@@ -29,10 +31,10 @@ ClaimResult measure(const ClaimRuns& runs) {
             result.report("loss without warm-up, " + name, mean(without, final_loss_or_start));
             result.report("loss with warm-up, " + name, mean(with, final_loss_or_start));
             result.report("gap, " + name, gap);
-            if (placement[1] == 'o')
+            if (std::string_view(placement) == "post")
                 post = std::max(post, gap);
             else
-                pre = std::max(pre, std::isnan(gap) ? gap : std::abs(gap));
+                pre = std::max(pre, std::abs(gap));
             const auto points = [](const ClaimRun& run) { return loss_points(run, 25); };
             result.chart.series.push_back(mean_series(name + ", without", without, points));
             result.chart.series.push_back(mean_series(name + ", with", with, points));
