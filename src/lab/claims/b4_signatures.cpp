@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <array>
 
 #include "arms.h"
+#include "ballast/base/text.h"
 #include "ballast/train/trainer.h"
 #include "claims.h"
 
@@ -22,7 +22,7 @@ fs::path resumed(const ClaimRuns& runs, const ClaimRun& run, const std::string& 
         fs::copy(run.run.path, unfinished, fs::copy_options::recursive);
         fs::rename(unfinished, copy);
     }
-    const std::string settings[] = {"optimizer.lr=" + std::to_string(lr),
+    const std::string settings[] = {"optimizer.lr=" + number_text(lr),
                                     "train.steps=" + std::to_string(2 * run.config.train.steps)};
     Trainer trainer = Trainer::resume(copy, settings);
     if (!trainer.is_finished()) trainer.run({}, *runs.interrupt);
