@@ -10,7 +10,7 @@ usage: tools/check.sh [--fix] [format] [layers] [generated] [tidy]
 Runs the checks named, or all of them:
   format     clang-format 14 would change nothing
   layers     nobody includes what its layer must not see
-  generated  configs/schema.json, docs/config.md and docs/records.md are what the program generates
+  generated  configs/schema.json, docs/config.md, docs/records.md and docs/claims.md are what the program generates
   tidy       clang-tidy 14 finds nothing (.clang-tidy)
 --fix formats the sources and writes the generated files instead of complaining.
 END
@@ -53,6 +53,7 @@ check_generated() {
     build/release/ballast schema > "$temporary/schema.json" || return 1
     build/release/ballast schema --reference > "$temporary/config.md" || return 1
     build/release/ballast schema --records > "$temporary/records.md" || return 1
+    build/release/ballast reproduce --page docs/claims > "$temporary/claims.md" || return 1
     compare() {
         if $fix; then
             cp "$temporary/$(basename "$1")" "$1"
@@ -64,6 +65,7 @@ check_generated() {
     compare configs/schema.json
     compare docs/config.md
     compare docs/records.md
+    compare docs/claims.md
     rm -r "$temporary"
     return $status
 }

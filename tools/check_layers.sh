@@ -34,11 +34,11 @@ BEGIN {
     library[++n] = "^spdlog/";        user[n] = "^src/base/log[.]cpp$"
     library[++n] = "^hwy/";           user[n] = "^src/kernels/"
     library[++n] = "^CLI/";           user[n] = "^tools/"
-    # JSON: configs, the files of a run and of a sweep, the figures that two benchmarks wrote, and two exceptions:
-    # meta.json belongs to the token files it describes, so data reads it where it reads them;
+    # JSON: configs, the files of a run, of a sweep and of a claim, the figures that two benchmarks wrote, and two
+    # exceptions: meta.json belongs to the token files it describes, so data reads it where it reads them;
     # a report page holds the records of its runs as JSON.
     library[++n] = "^nlohmann/"
-    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory|graft_record)|src/data/meta|src/lab/(sweep(_table)?|report_data|bench_compare))[.](cpp|h)$"
+    user[n] = "^(src/config/.*|src/train/(step_record|layer_record|metrics|checkpoint|safetensors|run_directory|graft_record)|src/data/meta|src/lab/(sweep(_table)?|report_data|bench_compare|claim_record))[.](cpp|h)$"
 }
 
 function fail(text) { printf "%s:%d: %s\n", FILENAME, FNR, text; bad = 1 }

@@ -4,9 +4,9 @@
 #include "program.h"
 
 namespace {
-const std::vector<std::string> kCommands = {"train",   "resume",  "eval",     "generate", "verify",
-                                            "graft",   "explain", "diagnose", "replay",   "sweep",
-                                            "compare", "report",  "check",    "schema",   "bench"};
+const std::vector<std::string> kCommands = {"train",     "resume",   "eval",   "generate", "verify",  "graft",
+                                            "explain",   "diagnose", "replay", "sweep",    "compare", "report",
+                                            "reproduce", "check",    "schema", "bench"};
 }
 
 TEST_CASE("every command explains itself with an example") {
@@ -32,7 +32,7 @@ TEST_CASE("a mistyped command line is one line on standard error and exit status
         {{"trian", "x.json"}, "trian: no such command; did you mean train?"},
         {{"frobnicate"},
          "frobnicate: no such command; expected train, resume, eval, generate, verify, graft, explain, diagnose, "
-         "replay, sweep, compare, report, check, schema or bench"},
+         "replay, sweep, compare, report, reproduce, check, schema or bench"},
         {{"train"}, "CONFIG is required"},
         {{"train", "small.json", "--step=3"}, "--step: no such option"},
         {{"train", "small.json", "--thread", "2"}, "--thread: no such option; did you mean --threads?"},

@@ -12,6 +12,7 @@ enum ExitStatus : int {
     kUsage = 2,        ///< bad arguments, config or data
     kDiverged = 3,     ///< the run diverged, met a value that is not finite, or was stopped by a policy
     kDiffers = 3,      ///< a run that is made again gives other bits than it recorded
+    kRefuted = 3,      ///< a claim failed
     kInterrupted = 130 ///< stopped by a signal, after saving
 };
 
@@ -32,6 +33,7 @@ void add_replay(CLI::App& app, Action& action);
 void add_sweep(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
+void add_reproduce(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_schema(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);

@@ -39,6 +39,7 @@ int run(int argc, char** argv) {
     add_sweep(app, action);
     add_compare(app, action);
     add_report(app, action);
+    add_reproduce(app, action);
     add_check(app, action);
     add_schema(app, action);
     add_bench(app, action);

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,13 +11,11 @@
 #include "ballast/base/memory.h"
 #include "ballast/base/parallel.h"
 #include "ballast/base/text.h"
-#include "ballast/config/describe.h"
 #include "ballast/lab/sweep_table.h"
-#include "ballast/train/learner.h"
-#include "ballast/train/memory.h"
 #include "command.h"
 #include "format.h"
 #include "sweep_display.h"
+#include "sweep_memory.h"
 #include "sweep_runner.h"
 #include "table.h"
 
@@ -37,54 +33,6 @@ struct SweepOptions {
     int threads = 0;
     bool dry_run = false;
 };
-
-/// What is known of data that was read; cells share it.
-class KnownData {
-public:
-    struct Facts {
-        std::int64_t vocabulary = 0;
-        std::int64_t process_bytes = 0; ///< of a process that holds it
-    };
-
-    const Facts& of(const Config& config) {
-        Config data; // what the reading of data depends on
-        data.data = config.data;
-        data.model.context = config.model.context;
-        const std::string key = to_json(data);
-        if (const auto known = facts_.find(key); known != facts_.end()) return known->second;
-        const Dataset dataset(data_options(config));
-        return facts_[key] = {dataset.vocab_size(), resident_memory()};
-    }
-
-private:
-    std::map<std::string, Facts> facts_;
-};
-
-/// Bytes that each cell's process needs. Throws UsageError naming the cells whose data cannot be used, or which do not
-/// fit into memory.
-std::vector<double> memory_of_cells(const Grid& grid, const std::string& file) {
-    std::vector<double> bytes;
-    std::vector<std::string> problems;
-    std::set<std::string> known;
-    KnownData data;
-    const std::int64_t limit = memory_limit();
-    for (const GridCell& cell : grid.cells) {
-        try {
-            const KnownData::Facts& facts = data.of(cell.config);
-            const MemoryEstimate estimate = estimate_memory(cell.config, facts.vocabulary, facts.process_bytes);
-            require_memory(estimate, limit);
-            bytes.push_back(estimate.bytes());
-        } catch (const Error& error) {
-            if (known.insert(error.what()).second)
-                problems.push_back(file + ": cell " + cell.name + ": " + error.what());
-        }
-    }
-    if (problems.empty()) return bytes;
-    std::string text;
-    for (const std::string& problem : problems)
-        text += (text.empty() ? "" : "\n") + problem;
-    throw UsageError(text);
-}
 
 int list_cells(const Grid& grid, const std::vector<double>& memory) {
     std::vector<std::vector<std::string>> rows = {{"run", "steps", "memory"}};

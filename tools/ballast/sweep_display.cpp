@@ -51,10 +51,10 @@ void SweepDisplay::show(const SweepProgress& progress) {
     lines.push_back(summary_line(progress).substr(0, width));
     clear();
     for (const std::string& line : lines) {
-        std::fputs((line + "\n").c_str(), stdout);
+        std::fputs((line + "\n").c_str(), out_);
         shown_.push_back(shown_columns(line));
     }
-    std::fflush(stdout);
+    std::fflush(out_);
 }
 
 void SweepDisplay::clear() {
@@ -64,12 +64,12 @@ void SweepDisplay::clear() {
     for (const std::size_t columns : shown_)
         rows += 1 + (columns > 0 ? (columns - 1) / terminal_width() : 0);
     shown_.clear();
-    std::fputs(format("\r\x1b[%zuA\x1b[J", rows).c_str(), stdout);
-    std::fflush(stdout);
+    std::fputs(format("\r\x1b[%zuA\x1b[J", rows).c_str(), out_);
+    std::fflush(out_);
 }
 
 void SweepDisplay::line(std::string_view text) {
     clear();
-    std::fputs((std::string(text) + "\n").c_str(), stdout);
-    std::fflush(stdout);
+    std::fputs((std::string(text) + "\n").c_str(), out_);
+    std::fflush(out_);
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,7 +29,7 @@ struct SweepProgress {
 /// On a terminal a live table at the bottom, with lines of what happens above it; elsewhere the lines alone.
 class SweepDisplay {
 public:
-    explicit SweepDisplay(Terminal terminal) : terminal_(terminal) {}
+    explicit SweepDisplay(Terminal terminal, std::FILE* out = stdout) : terminal_(terminal), out_(out) {}
     ~SweepDisplay() { clear(); }
 
     bool is_live() const { return terminal_.live; }
@@ -40,5 +41,6 @@ private:
     std::string run_line(const SweepProgress::Run& run, std::size_t name_width, std::size_t width) const;
 
     Terminal terminal_;
+    std::FILE* out_;
     std::vector<std::size_t> shown_; ///< columns of each line of the table that is on the screen
 };
