@@ -59,8 +59,8 @@ SnapshotPlan snapshot_plan(const StabilityConfig& config, std::size_t state_byte
     return {snapshots_to_keep(config), bytes, bytes > static_cast<std::size_t>(config.snapshot_memory) << 20U};
 }
 
-FlightRecorder::FlightRecorder(fs::path run, const StabilityConfig& config, const Learner& learner)
-    : folder_(std::move(run) / "recorder"), every_(config.snapshot_every),
+FlightRecorder::FlightRecorder(const fs::path& run, const StabilityConfig& config, const Learner& learner)
+    : folder_(run / "recorder"), every_(config.snapshot_every),
       plan_(snapshot_plan(config, state_bytes(learner.table(), learner.optimizer().moments().size()))),
       snapshots_(plan_.on_disk ? 0 : plan_.keep) {}
 

@@ -179,7 +179,8 @@ private:
             width = static_cast<std::size_t>(new_tape_.shape(input).width());
             append(seen, new_tape_, input);
         }
-        const auto rows = static_cast<double>(seen.size() / width);
+        const std::size_t row_count = seen.size() / width;
+        const auto rows = static_cast<double>(row_count);
         for (std::size_t feature = 0; feature < width; ++feature) {
             double sum = 0, squares = 0;
             for (std::size_t i = feature; i < seen.size(); i += width)

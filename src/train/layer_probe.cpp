@@ -118,10 +118,10 @@ void LayerProbe::read_node(const Tape& tape, const Node& node) {
         attention_statistics(record.max_attention_logit.data(), record.attention_entropy.data(), tape.data(input),
                              attention, kAttentionSequences);
     } else if (node.op == &ops::glu_op) { // the gate comes first
+        const std::int64_t units = shape.width() / 2;
         record_of(name.sublayer).dead_share =
-            ratio(static_cast<double>(
-                      columns_never_positive(tape.data(input), shape.rows(), shape.width() / 2, shape.width())),
-                  static_cast<double>(shape.width() / 2));
+            ratio(static_cast<double>(columns_never_positive(tape.data(input), shape.rows(), units, shape.width())),
+                  static_cast<double>(units));
     } else if (node.op == &ops::linear_op && node.saved_count > 0) { // with an activation, whose input it saves
         const Shape& out = tape.shape(node.output);
         record_of(name.sublayer).dead_share = ratio(

@@ -171,8 +171,8 @@ void EventLog::write(const Event& event) {
 
 std::vector<Event> read_events(const fs::path& path) { return read_records(path, event_from_json); }
 
-LayerLog::LayerLog(fs::path path, std::int64_t last_step, const FileCalls& calls)
-    : log_(std::move(path), last_step,
+LayerLog::LayerLog(const fs::path& path, std::int64_t last_step, const FileCalls& calls)
+    : log_(path, last_step,
            {.header = "",
             .step_of = [](std::string_view line) { return layer_record_from_json(line).step; },
             .one_line_a_step = false},

@@ -222,7 +222,7 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     if (cause && !onset_ && probe_)
         onset_ = find_onset(read_layers(directory_.layers_path()), first_suspect(*cause, rules_.config), cause->step);
     if (cause && reason.empty()) reason = "step " + std::to_string(cause->step) + ": " + cause->message;
-    const RunSummary result = summary(verdict, reason);
+    RunSummary result = summary(verdict, reason);
     directory_.write_summary(result);
     return result;
 }

@@ -26,7 +26,7 @@ Json figures(Workplace& work, Workplace::Arguments words) {
     CAPTURE(words, outcome.err);
     REQUIRE(outcome.status == 0);
     REQUIRE(lines_of(outcome.out).size() == 1);
-    const Json json = Json::parse(outcome.out);
+    Json json = Json::parse(outcome.out);
     CHECK(json.at("machine").at("threads") == 1);
     CHECK(json.at("peak_flops") > 0);
     CHECK(json.at("bandwidth") > 0);

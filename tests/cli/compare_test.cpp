@@ -66,7 +66,7 @@ TEST_CASE("two arms of three seeds") {
 
     REQUIRE(json.at("pairs").size() == 1);
     const Json& pair = json["pairs"][0];
-    CHECK(pair.at("refused") == "");
+    CHECK(pair.at("refused").get<std::string>().empty());
     CHECK(pair.at("seeds") == Json({1, 2, 3}));
     CHECK(pair.at("caveats").empty());
     CHECK(pair.at("other_start").empty());
@@ -111,7 +111,7 @@ TEST_CASE("what the pairs do not share is said") {
     CHECK(json["pairs"][0].at("caveats").empty());
     CHECK(json["pairs"][0].at("final_loss").at("n") == 1);
     CHECK(json["pairs"][0]["final_loss"].at("low").is_null());
-    CHECK(json["pairs"][0]["final_loss"].at("verdict") == "");
+    CHECK(json["pairs"][0]["final_loss"].at("verdict").get<std::string>().empty());
     CHECK(json["pairs"][1].at("other_start").empty());
     CHECK(json["pairs"][1].at("caveats")[0] == "the batches are not the same: train.batch");
     const Outcome text = work.run({"compare", "a", "init", "batch"});
@@ -142,7 +142,7 @@ TEST_CASE("runs on other data, or with another tokenizer, have no paired figures
     // The same text at another place is the same data.
     fs::copy_file(work / "text.txt", work / "copy.txt");
     train(work, "copy", {"data.path=copy.txt"});
-    CHECK(compare(work, {"a", "copy"}).at("pairs")[0].at("refused") == "");
+    CHECK(compare(work, {"a", "copy"}).at("pairs")[0].at("refused").get<std::string>().empty());
 }
 
 TEST_CASE("runs that cannot be compared are named, and the rest goes on") {

@@ -5,8 +5,6 @@
 #include "catch.h"
 #include "program.h"
 
-namespace fs = std::filesystem;
-
 using Json = nlohmann::json;
 
 namespace {
@@ -30,7 +28,7 @@ TEST_CASE("a run that goes wrong says what happened, where it began and what to 
     CHECK(contains(trained.out, " is not finite\n")); // the event, as it happened
     CHECK(contains(lines[lines.size() - 2], "non_finite (step "));
     CHECK(contains(lines[lines.size() - 2], "began at step "));
-    const std::string next = lines.back();
+    const std::string& next = lines.back();
     CHECK(contains(next, "next: ballast diagnose runs/small | ballast replay runs/small --step "));
     const std::string step = next.substr(next.rfind(' ') + 1);
 

@@ -351,7 +351,7 @@ TEST_CASE("what cannot be grafted is refused in one line", "[graft]") {
     const Lab lab;
     lab.train("source");
     const auto refusal = [&](const std::string& source, const Overrides& overrides = {}) {
-        const std::string error = error_of([&] { lab.graft(source, overrides); });
+        std::string error = error_of([&] { lab.graft(source, overrides); });
         CHECK(error.find('\n') == std::string::npos);
         return error;
     };

@@ -23,7 +23,8 @@ namespace {
 
 class Lab {
 public:
-    explicit Lab(std::vector<std::string> overrides = {}) : config_(make(overrides)), data_(data_options(config_)) {}
+    explicit Lab(const std::vector<std::string>& overrides = {})
+        : config_(make(overrides)), data_(data_options(config_)) {}
 
     const Config& config() const { return config_; }
     const Dataset& data() const { return data_; }

@@ -42,7 +42,7 @@ SnapshotPlan snapshot_plan(const StabilityConfig& config, std::size_t state_byte
 /// probe when every step is probed. A run writes at most 16 recordings.
 class FlightRecorder {
 public:
-    FlightRecorder(std::filesystem::path run, const StabilityConfig& config, const Learner& learner);
+    FlightRecorder(const std::filesystem::path& run, const StabilityConfig& config, const Learner& learner);
 
     /// Before a step: takes a snapshot when one is due.
     void before_step(const TrainerState& state, const Learner& learner, std::string_view config_json);

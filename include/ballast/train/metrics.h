@@ -117,7 +117,8 @@ std::vector<Event> read_events(const std::filesystem::path& path);
 class LayerLog {
 public:
     /// See StepLog.
-    explicit LayerLog(std::filesystem::path path, std::int64_t last_step = 0, const FileCalls& calls = kSystemCalls);
+    explicit LayerLog(const std::filesystem::path& path, std::int64_t last_step = 0,
+                      const FileCalls& calls = kSystemCalls);
     /// The records of one step.
     void write(std::span<const LayerRecord> records);
     void sync() { log_.sync(); }
