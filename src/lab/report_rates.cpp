@@ -1,15 +1,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <map>
-#include <numeric>
 #include <set>
 #include <string_view>
 
 #include "ballast/config/describe.h"
 #include "ballast/config/placement.h"
 #include "ballast/lab/report.h"
+#include "ballast/lab/statistics.h"
+#include "ballast/lab/sweep_table.h"
 
 namespace ballast {
 
@@ -57,40 +57,28 @@ void shorten_labels(RateCurves& rates, const Report& report) {
         if (times[placement(curve)] == 1) curve.label = placement(curve);
 }
 
-/// Losses of one seed by learning rate.
-using SeedLosses = std::map<double, double>;
-
-double sensitivity_of(const SeedLosses& losses) {
-    double sum = 0;
-    double best = std::numeric_limits<double>::infinity();
-    for (const auto& [lr, loss] : losses) {
-        sum += loss;
-        best = std::min(best, loss);
-    }
-    return sum / static_cast<double>(losses.size()) - best;
-}
-
 /// Sets the sensitivity, over the seeds that have every learning rate of the curve.
 void find_sensitivity(RateCurve& curve, const Report& report) {
-    std::map<std::uint64_t, SeedLosses> seeds;
+    std::map<std::uint64_t, std::map<double, LrPoint>> seeds;
     std::set<double> rates;
     for (const RatePoint& point : curve.points) {
-        seeds[report.runs[point.run].record.config.seed][point.lr] = point.loss;
+        const std::uint64_t seed = report.runs[point.run].record.config.seed;
+        seeds[seed][point.lr] = {point.lr, point.loss, point.loss}; // the loss is no worse than that at the start
         rates.insert(point.lr);
     }
     if (rates.size() < 2) return;
     std::vector<double> found;
-    for (const auto& [seed, losses] : seeds)
-        if (losses.size() == rates.size()) found.push_back(sensitivity_of(losses));
+    for (const auto& [seed, by_rate] : seeds) {
+        if (by_rate.size() != rates.size()) continue;
+        std::vector<LrPoint> points;
+        for (const auto& [rate, point] : by_rate)
+            points.push_back(point);
+        if (const std::optional<double> value = lr_sensitivity(points)) found.push_back(*value);
+    }
     if (found.empty()) return;
-    const auto count = static_cast<double>(found.size());
-    const double mean = std::accumulate(found.begin(), found.end(), 0.0) / count;
-    curve.sensitivity = mean;
-    if (found.size() < 2) return;
-    double squares = 0;
-    for (const double value : found)
-        squares += (value - mean) * (value - mean);
-    curve.standard_error = std::sqrt(squares / (count - 1) / count);
+    const Sample sample = sample_of(found);
+    curve.sensitivity = sample.mean;
+    curve.standard_error = sample.standard_error();
 }
 
 } // namespace
