@@ -102,6 +102,31 @@ std::optional<double> number_in(const JsonNode& node) {
     return std::nullopt;
 }
 
+/// The slots that an object sets. `mistake` becomes what is wrong with them: "in which `per` is no slot".
+Slots read_slots(const JsonNode& object, std::string& mistake) {
+    constexpr auto kSlots = std::to_array<std::pair<std::string_view, bool Slots::*>>(
+        {{"pre", &Slots::pre}, {"out", &Slots::out}, {"post", &Slots::post}});
+    Slots given;
+    std::set<std::string_view> seen;
+    for (const JsonMember& member : object.members) {
+        const std::string name = "in which `" + printable(member.key, kMaxShownKey) + "` ";
+        const auto* slot =
+            std::find_if(kSlots.begin(), kSlots.end(), [&](const auto& entry) { return entry.first == member.key; });
+        const auto* on = std::get_if<bool>(&member.value.scalar);
+        if (slot == kSlots.end())
+            mistake = name + "is no slot";
+        else if (on == nullptr)
+            mistake = name + "is " + describe(member.value);
+        else if (!seen.insert(member.key).second)
+            mistake = name + "is given twice";
+        else
+            given.*(slot->second) = *on;
+        if (!mistake.empty()) return given;
+    }
+    if (!given.any()) mistake = "in which no slot is true";
+    return given;
+}
+
 /// The node as the type of the key; nothing when it has another type.
 std::optional<Value> decode(const Field& field, const JsonNode& node) {
     struct Decode {
@@ -154,18 +179,9 @@ std::optional<Value> decode(const Field& field, const JsonNode& node) {
         std::optional<Value> operator()(const Slots&) const { return (*this)(Choice{}); }
 
         std::optional<Value> slots() const {
-            constexpr auto kSlots = std::to_array<std::pair<std::string_view, bool Slots::*>>(
-                {{"pre", &Slots::pre}, {"out", &Slots::out}, {"post", &Slots::post}});
-            Slots given;
-            std::set<std::string_view> seen;
-            for (const JsonMember& member : node.members) {
-                const auto* slot = std::find_if(kSlots.begin(), kSlots.end(),
-                                                [&](const auto& entry) { return entry.first == member.key; });
-                const auto* on = std::get_if<bool>(&member.value.scalar);
-                if (slot == kSlots.end() || on == nullptr || !seen.insert(member.key).second) return std::nullopt;
-                given.*(slot->second) = *on;
-            }
-            return given;
+            std::string mistake;
+            const Slots given = read_slots(node, mistake);
+            return mistake.empty() ? std::optional<Value>(given) : std::nullopt;
         }
     };
     return std::visit(Decode{field, node}, field.initial);
@@ -355,7 +371,13 @@ private:
             places_[field.path] = {&source, member.line};
             return;
         }
-        std::string message = "is " + describe(member.value) + "; expected " + expectation(field);
+        std::string message = "is " + describe(member.value);
+        if (field.takes_slots && member.value.kind == JsonNode::Kind::object) {
+            std::string mistake;
+            read_slots(member.value, mistake);
+            message += " " + mistake;
+        }
+        message += "; expected " + expectation(field);
         const auto* text = std::get_if<std::string>(&member.value.scalar);
         if (!field.labels.empty() && text) {
             const std::string_view meant = nearest(*text, field.label_names());

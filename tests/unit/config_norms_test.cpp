@@ -162,13 +162,22 @@ TEST_CASE("a list replaces the one that it overrides", "[config]") {
 TEST_CASE("slots that are none are refused", "[config]") {
     const std::string expected = "; expected pre, post, sandwich, branch_out, deepnorm, none or an object that sets "
                                  "`pre`, `out` or `post` to true";
-    for (const char* value : {"{\"per\": true}", "{\"pre\": 1}", "{}", "{\"pre\": false}",
-                              "{\"pre\": true, \"pre\": false}", "{\"pre\": {\"out\": true}}"})
-        CHECK(mistake("\"norm\": {\n\"placement\": " + std::string(value) + "}") ==
-              "c.json:3: model.norm.placement: is an object" + expected);
+    const std::vector<std::pair<std::string, std::string>> wrong = {
+        {"{\"per\": true}", "`per` is no slot"},
+        {"{\"pre\": true, \"oot\": true}", "`oot` is no slot"},
+        {"{\"pre\": 1}", "`pre` is 1"},
+        {"{}", "no slot is true"},
+        {"{\"pre\": false}", "no slot is true"},
+        {"{\"pre\": true, \"pre\": false}", "`pre` is given twice"},
+        {"{\"pre\": {\"out\": true}}", "`pre` is an object"},
+    };
+    for (const auto& [value, why] : wrong)
+        CHECK(mistake("\"norm\": {\n\"placement\": " + value + "}") ==
+              "c.json:3: model.norm.placement: is an object in which " + why + expected);
     CHECK(mistake("\"norm\": {\"placement\": [\"pre\"]}").ends_with(expected));
     CHECK(mistake("\"norm\": {\"placement\": \"sandwhich\"}").ends_with(expected + "; did you mean `sandwich`?"));
-    CHECK(starts(mistake("", {"model.norm.placement={\"pre\": 2}"}), "--set: model.norm.placement: is an object; "));
+    CHECK(starts(mistake("", {"model.norm.placement={\"pre\": 2}"}),
+                 "--set: model.norm.placement: is an object in which `pre` is 2; "));
 }
 
 TEST_CASE("depths that overlap, cover nothing or are not given are refused", "[config]") {
