@@ -16,14 +16,12 @@ that make the C library keep it.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import peers
+
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -62,34 +60,12 @@ def torch_worker(threads, seconds):
         print(json.dumps(answer), flush=True)
 
 
-class Worker:
-    """A process that measures what it is told to."""
-
-    def __init__(self, command, environment):
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-        )
-
-    def run(self, kind, rows, width):
-        print(kind, rows, width, file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"bench_norms: {self.process.args[0]} ended with status {self.process.wait()}")
-        time.sleep(0.02)  # until this process's threads are asleep
-        return json.loads(line)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-
-
 def compare(ours, theirs, kind, width, size, rounds):
     rows = max(int(size * 2**18 / width), 1)
     results = {ours: [], theirs: []}
     for turn in range(rounds):
         for worker in (ours, theirs) if turn % 2 == 0 else (theirs, ours):
-            results[worker].append(worker.run(kind, rows, width))
+            results[worker].append(worker.ask(kind, rows, width))
 
     def ratios(*keys):
         pairs = zip(results[ours], results[theirs], strict=True)
@@ -138,19 +114,11 @@ def parse_options():
     widths = [32, 64, 128, 256, 512, 768, 1024, 4096]
     parser.add_argument("--widths", nargs="+", type=int, default=widths, help="features a row [32 to 4096]")
     parser.add_argument("--sizes", nargs="+", type=float, default=[64, 1], help="MiB of x [64 1]")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each program [all]")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each program [3]")
+    peers.add_options(parser, 3, "measurements")
     parser.add_argument("--seconds", type=float, default=0.1, help="time of a measurement [0.1]")
     parser.add_argument("--default-allocator", action="store_true", help="leave PyTorch's C library as it is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--torch-worker", action="store_true", help=argparse.SUPPRESS)
-    build = Path(os.environ.get("BALLAST_BUILD", ROOT / "build" / "release"))
-    parser.add_argument("--build", type=Path, default=build, help="build folder [$BALLAST_BUILD or build/release]")
-    options = parser.parse_args()
-    options.build = options.build.resolve()
-    if not (options.build / "ballast").exists():
-        parser.error(f"{options.build}/ballast is missing: build Ballast first, or say --build")
-    return options
+    return peers.parse(parser)
 
 
 def main():
@@ -159,9 +127,9 @@ def main():
         torch_worker(options.threads, options.seconds)
         return
     common = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-    ours = Worker([options.build / "ballast", "bench", "norms", "--worker", *common], {})
+    ours = peers.Worker([options.build / "ballast", "bench", "norms", "--worker", *common], {})
     environment = {"OMP_NUM_THREADS": str(options.threads)} | ({} if options.default_allocator else KEEP_MEMORY)
-    theirs = Worker([sys.executable, __file__, "--torch-worker", *common], environment)
+    theirs = peers.Worker([sys.executable, __file__, "--torch-worker", *common], environment)
     results = []
     for size in options.sizes:
         for kind in options.kinds:
@@ -172,8 +140,7 @@ def main():
                 print(row(results[-1]), flush=True)
     ours.close()
     theirs.close()
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    peers.write(options, results)
 
 
 if __name__ == "__main__":

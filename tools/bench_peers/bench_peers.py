@@ -13,16 +13,14 @@ faster.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import peers
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 # Config, number of token ids, and steps of a block.
 SHAPES = {
@@ -32,37 +30,22 @@ SHAPES = {
 }
 
 
-class Worker:
-    """A process that runs steps when it is told to, and says how long each took."""
+class Model(peers.Worker):
+    """A process that first says which model it has, and then makes as many steps as it is told."""
 
     def __init__(self, command, environment):
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-        )
+        super().__init__(command, environment)
         self.facts = self.read()
         self.blocks = []
         self.peak_bytes = 0
 
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"bench_peers: {self.process.args[0]} ended with status {self.process.wait()}")
-        return json.loads(line)
-
     def run(self, steps):
-        print(steps, file=self.process.stdin, flush=True)
-        answer = self.read()
+        answer = self.ask(steps)
         self.blocks.append(answer["seconds"])
         self.peak_bytes = answer["peak_bytes"]
-        time.sleep(0.05)  # until this process's threads are asleep
 
     def median(self):
         return statistics.median(second for block in self.blocks for second in block)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
 
 
 def compare(name, options):
@@ -70,14 +53,14 @@ def compare(name, options):
     steps = options.steps or steps
     threads = str(options.threads)
     environment = dict(pair.split("=", 1) for pair in options.env)
-    command = [options.build / "ballast", "bench", ROOT / config, "--vocabulary", str(vocabulary), "--threads", threads]
-    ours = Worker([*command, "--worker"], environment)
+    command = [options.build / "ballast", "bench", peers.ROOT / config, "--vocabulary", str(vocabulary), "--threads", threads]
+    ours = Model([*command, "--worker"], environment)
     with tempfile.TemporaryDirectory() as directory:
         resolved = Path(directory) / "config.json"
         resolved.write_text(json.dumps(ours.facts["config"]))
         command = [sys.executable, HERE / "torch_worker.py", resolved, threads, str(vocabulary)]
         environment |= {"OMP_NUM_THREADS": threads} | dict(pair.split("=", 1) for pair in options.torch_env)
-        theirs = Worker([*command, *(["--compile"] if options.compile else [])], environment)
+        theirs = Model([*command, *(["--compile"] if options.compile else [])], environment)
     if ours.facts["parameters"] != theirs.facts["parameters"]:
         counts = f"{ours.facts['parameters']} and {theirs.facts['parameters']} parameters"
         sys.exit(f"bench_peers: not the same model: {counts}")
@@ -138,20 +121,12 @@ def parse_options():
         description=__doc__.split("\n")[0], epilog="Example: bench_peers.py --shapes p2 --threads 2 --rounds 9"
     )
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="which models [all]")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each program [all]")
-    parser.add_argument("--rounds", type=int, default=7, help="blocks of each program [7]")
+    peers.add_options(parser, 7, "blocks")
     parser.add_argument("--steps", type=int, help="steps of a block [30, 3 and 2 by shape]")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set for both programs")
     parser.add_argument("--torch-env", action="append", default=[], metavar="NAME=VALUE", help="set for PyTorch alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    build = Path(os.environ.get("BALLAST_BUILD", ROOT / "build" / "release"))
-    parser.add_argument("--build", type=Path, default=build, help="build folder [$BALLAST_BUILD or build/release]")
-    options = parser.parse_args()
-    options.build = options.build.resolve()
-    if not (options.build / "ballast").exists():
-        parser.error(f"{options.build}/ballast is missing: build Ballast first, or say --build")
-    return options
+    return peers.parse(parser)
 
 
 def main():
@@ -166,8 +141,7 @@ def main():
             print(f"Ballast ({kernels}) and PyTorch {first['torch']}, float32")
             print(f"peak of fused multiply-adds: {1e-9 * first['peak_flops']:.0f} GFLOP/s\n{HEADER}")
         print(row(results[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    peers.write(options, results)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ const Claim b6{
     "that is left, against runs fine-tuned with the trained eps. Control: the trained eps adds exactly nothing.",
     "The criterion is ours. The published figure is of one model and of an eps below that of training, where it costs "
     "1 %; in a model of this size inputs of norms have variances far above 1e-5, and a smaller eps changes nothing "
-    "that could be seen.",
+    "that could be seen. What 100 steps get back is the larger part of a large effect and hardly any of a small one: "
+    "of the 0.03 nats that 1e-3 costs, nearly all stay.",
     "",
     kSweeps,
     measure};
