@@ -14,6 +14,8 @@ namespace {
 constexpr std::size_t kFewestValues = 32;
 constexpr double kSpikeDeviations = 6;
 constexpr double kLeastRise = 0.05; ///< of the median or of the first loss
+/// Of the median: from batch to batch the gradient norm of a healthy run doubles and trebles.
+constexpr double kLeastGradientRise = 3;
 constexpr double kLeastGap = 1;     ///< nats
 constexpr double kLeastGain = 0.01; ///< on the unigram entropy
 
@@ -50,12 +52,12 @@ public:
     }
 
     /// A loss or gradient norm and what is known of the calm ones before it.
-    void spike(std::string_view kind, std::string_view name, double value, std::vector<double>& calm,
+    void spike(std::string_view kind, std::string_view name, double value, double least_rise, std::vector<double>& calm,
                std::int64_t& count, std::int64_t& last) {
         if (calm.size() >= kFewestValues) {
             const Centre centre = centre_of(calm);
             const double rise =
-                std::max(kSpikeDeviations * kDeviation * centre.mad, kLeastRise * std::abs(centre.median));
+                std::max(kSpikeDeviations * kDeviation * centre.mad, least_rise * std::abs(centre.median));
             if (value - centre.median > rise) {
                 const bool goes_on = last == record_.step - 1;
                 const Policy policy = policy_of(rules_.config, kind);
@@ -196,8 +198,9 @@ Judgement judge(const StabilityRules& rules, StabilityState& state, const StepRe
         return judge.take();
     }
     state.non_finite_since = 0;
-    judge.spike("loss_spike", "loss", record.loss, state.calm_losses, state.loss_spikes, state.last_loss_spike);
-    judge.spike("gradient_spike", "gradient norm", record.gradient_norm, state.calm_gradient_norms,
+    judge.spike("loss_spike", "loss", record.loss, kLeastRise, state.calm_losses, state.loss_spikes,
+                state.last_loss_spike);
+    judge.spike("gradient_spike", "gradient norm", record.gradient_norm, kLeastGradientRise, state.calm_gradient_norms,
                 state.gradient_spikes, state.last_gradient_spike);
     judge.recent_losses();
     return judge.take();

@@ -42,13 +42,12 @@ const std::vector<Case>& cases() {
     return all;
 }
 
-/// `wanted` if the run has such an event; otherwise the first but for spikes of the gradient norm, or "none".
+/// `wanted` if the run has such an event; otherwise the first that is an instability, or "none".
 std::string event_of(const std::filesystem::path& run, const std::string& wanted) {
     std::string found = "none";
     for (const Event& event : read_events(run / "events.jsonl")) {
         if (event.kind == wanted) return wanted;
-        const bool counts = event.kind != "gradient_spike" && event.kind != "resume" && event.kind != "graft" &&
-                            event.kind != "interrupted";
+        const bool counts = event.kind != "resume" && event.kind != "graft" && event.kind != "interrupted";
         if (counts && found == "none") found = event.kind;
     }
     return found;

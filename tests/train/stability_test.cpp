@@ -100,8 +100,10 @@ TEST_CASE("spikes are one-sided, of either value, and need 32 values", "[stabili
         run.add(2, 1);
     CHECK(run.add(5, 1).flags.empty()); // the 32nd value is not judged
     CHECK(run.add(5, 1).flags == "loss_spike");
-    CHECK(run.add(2, 1.04).flags.empty()); // within 5 % of the median, though nothing has varied
-    CHECK(run.add(2, 1.06).flags == "gradient_spike");
+    CHECK(run.add(2.09, 1).flags.empty()); // within 5 % of the median, though nothing has varied
+    CHECK(run.add(2.11, 1).flags == "loss_spike");
+    CHECK(run.add(2, 3.9).flags.empty()); // a gradient norm of less than four times the median
+    CHECK(run.add(2, 4.1).flags == "gradient_spike");
     CHECK(run.add(-50, 0).flags.empty());
     CHECK(run.add(5, 5).flags == "loss_spike gradient_spike");
 

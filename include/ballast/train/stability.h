@@ -92,7 +92,8 @@ Policy policy_of(const StabilityConfig& config, std::string_view event_kind);
 /// Learner::Step); if it is not empty, no window is touched.
 ///
 /// - spike: value - median > max(6 * 1.4826 * MAD, 5 % of the median) over the last `spike_window` values that were no
-///   spikes, once there are 32 of them. 1.4826 MAD is the standard deviation of a normal distribution.
+///   spikes, once there are 32 of them. 1.4826 MAD is the standard deviation of a normal distribution. A gradient norm,
+///   which healthy runs scatter by factors, has to be four times the median.
 /// - divergence, by the median of the last `divergence_window` losses: 5 % above the first loss of the run, or above
 ///   the best such median + max(1 nat, half of what that one gained on the first loss).
 /// - stall: at `stall_step` that median is not 1 % below the unigram entropy of the data.
