@@ -13,6 +13,7 @@
 #include "ballast/config/load.h"
 #include "ballast/config/norm_layout.h"
 #include "ballast/config/placement.h"
+#include "ballast/train/checkpoint.h"
 #include "ballast/train/flight_recorder.h"
 #include "ballast/train/metrics.h"
 #include "ballast/train/onset.h"
@@ -109,7 +110,8 @@ double bad_data(const RunRecord& run, Evidence& evidence) {
         most = std::max(most, repetition);
     }
     if (count == 0) return 0;
-    evidence.push_back("steps from " + std::to_string(first) + " on: " + std::to_string(count) + " batches in which " +
+    evidence.push_back("from step " + std::to_string(first) + " on, in " + std::to_string(count) + " of the " +
+                       std::to_string(run.repetition.size()) + " batches around the events, " +
                        short_number(100 * most) + " % of the tokens repeat a short pattern; " +
                        short_number(100 * median(others)) + " % in the others");
     return 0.95;
@@ -428,6 +430,84 @@ void read_batches(const fs::path& file, std::map<std::int64_t, double>& repetiti
     }
 }
 
+const StepRecord* record_of(const RunRecord& run, std::int64_t step) {
+    const auto at =
+        std::lower_bound(run.steps.begin(), run.steps.end(), step,
+                         [](const StepRecord& record, std::int64_t wanted) { return record.step < wanted; });
+    return at != run.steps.end() && at->step == step ? &*at : nullptr;
+}
+
+/// Whether the gradient's norm in layers.jsonl, over all parameters, is that of metrics.jsonl, at every step that has
+/// both; they are summed in another order.
+bool layers_fit(const RunRecord& run) {
+    constexpr double kRounding = 1e-4;
+    std::map<std::int64_t, double> squares;
+    for (const LayerRecord& record : run.layers)
+        if (record.gradient_norm) squares[record.step] += *record.gradient_norm * *record.gradient_norm;
+    return std::all_of(squares.begin(), squares.end(), [&](const auto& entry) {
+        const StepRecord* const record = record_of(run, entry.first);
+        if (record == nullptr || !std::isfinite(record->gradient_norm) || !std::isfinite(entry.second)) return true;
+        const double norm = std::sqrt(entry.second);
+        return std::abs(norm - record->gradient_norm) <= kRounding * std::max(norm, record->gradient_norm);
+    });
+}
+
+/// What shows that the files of a run directory are not whole, or not of one run.
+std::vector<std::string> doubts_about(const RunRecord& run, const RunDirectory& directory,
+                                      std::optional<RunSummary> summary) {
+    std::vector<std::string> doubts;
+    if (directory.is_in_use()) return doubts; // and so between two states
+    const auto doubt = [&](const fs::path& file, const std::string& what) {
+        doubts.push_back(file.string() + ": " + what);
+    };
+    std::int64_t last_resume = -1, resumes = 0;
+    for (const Event& event : run.events) {
+        if (event.kind != "resume") continue;
+        last_resume = event.step;
+        ++resumes;
+    }
+    if (summary && summary->resumed < resumes) summary.reset(); // that of before the last resume
+
+    std::error_code ignored;
+    for (const fs::path& file : {directory.metrics_path(), directory.events_path()})
+        if (summary && !fs::exists(file, ignored)) doubt(file, "missing");
+    if (summary && !run.steps.empty()) {
+        const std::int64_t last = run.steps.back().step;
+        if (last < summary->step)
+            doubt(directory.metrics_path(), "ends with step " + std::to_string(last) + ", the summary with step " +
+                                                std::to_string(summary->step) + ": cut short, or of another run");
+        const StepRecord* const best = record_of(run, summary->best_loss_step);
+        if (best != nullptr && best->loss != summary->best_loss)
+            doubt(directory.summary_path(),
+                  "has another loss at step " + std::to_string(best->step) + " than metrics.jsonl: of another run");
+    }
+    if (!run.steps.empty() && !run.events.empty() && run.events.back().step > run.steps.back().step)
+        doubt(directory.events_path(), "ends with step " + std::to_string(run.events.back().step) +
+                                           ", metrics.jsonl with step " + std::to_string(run.steps.back().step) +
+                                           ": one is cut short, or of another run");
+    for (const Event& event : run.events) {
+        const StepRecord* const record = record_of(run, event.step);
+        if (event.kind != "loss_spike" || record == nullptr || record->loss == event.value) continue;
+        doubt(directory.events_path(),
+              "has another loss at step " + std::to_string(event.step) + " than metrics.jsonl: of another run");
+        break;
+    }
+    if (!layers_fit(run)) doubt(directory.layers_path(), "has other gradients than metrics.jsonl: of another run");
+
+    // A checkpoint from behind the last resume has the config that the run has now.
+    const std::vector<std::int64_t> checkpoints = list_checkpoints(directory.path());
+    if (!checkpoints.empty() && checkpoints.back() > last_resume) {
+        const fs::path checkpoint = checkpoint_path(directory.path(), checkpoints.back());
+        try {
+            if (read_checkpoint_info(checkpoint).config_json != directory.config_json())
+                doubt(directory.config_path(), "not that of " + checkpoint.string() + ": of another run");
+        } catch (const CheckpointError& error) {
+            doubts.insert(doubts.end(), error.problems().begin(), error.problems().end());
+        }
+    }
+    return doubts;
+}
+
 } // namespace
 
 RunRecord read_run(const fs::path& path) {
@@ -439,8 +519,9 @@ RunRecord read_run(const fs::path& path) {
     run.events = read_if_there(directory.events_path(), read_events);
     run.graft = read_graft_record(path);
     std::error_code problem;
+    std::optional<RunSummary> ended;
     if (fs::exists(directory.summary_path(), problem)) {
-        const RunSummary summary = directory.summary();
+        const RunSummary& summary = ended.emplace(directory.summary());
         run.verdict = summary.verdict;
         run.onset = summary.onset;
         if (summary.verdict == "non_finite" && summary.onset_step)
@@ -453,6 +534,7 @@ RunRecord read_run(const fs::path& path) {
         std::error_code ignored;
         if (fs::exists(batches, ignored)) read_batches(batches, run.repetition);
     }
+    run.doubts = doubts_about(run, directory, ended);
     return run;
 }
 

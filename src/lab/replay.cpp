@@ -41,8 +41,10 @@ bool same_steps(Config a, Config b) {
 
 std::string step_list(const std::vector<ReplayStart>& starts) {
     std::string text;
+    std::int64_t last = -1; // a checkpoint and a snapshot may be of one step
     for (const ReplayStart& start : starts)
-        text += (text.empty() ? "" : ", ") + std::to_string(start.step);
+        if (start.step != std::exchange(last, start.step))
+            text += (text.empty() ? "" : ", ") + std::to_string(start.step);
     return text;
 }
 

@@ -201,6 +201,20 @@ void check_ranges(const TrainerState& state) {
     check("vocab_size", state.vocab_size, kMaxVocabulary);
 }
 
+/// Whether another version wrote the checkpoint, in a format of its own.
+bool is_of_other_version(const fs::path& checkpoint) {
+    try {
+        const auto json = parse_object<Json>(read_file(checkpoint / kStateFile));
+        std::int64_t format = 0;
+        std::string version;
+        read_value(member_of(json, "format"), "format", format);
+        read_value(member_of(json, "ballast"), "ballast", version);
+        return format != kFormat && version != BALLAST_VERSION;
+    } catch (const IoError&) {
+        return false; // damaged
+    }
+}
+
 /// Reads state.json. Throws IoError, beginning with its path.
 StateFile read_state(const fs::path& checkpoint) {
     const fs::path path = checkpoint / kStateFile;
@@ -502,6 +516,7 @@ NewestCheckpoint newest_checkpoint(const fs::path& run) {
             for (const std::string& problem : error.problems())
                 line += (line.back() == ':' ? " " : "; ") + problem;
             newest.passed_over.push_back(std::move(line));
+            newest.other_version |= is_of_other_version(path);
         }
     }
     return newest;

@@ -108,14 +108,19 @@ Record read_record(const fs::path& path, const Fields& fields) {
 }
 std::error_code last_error() { return {errno, std::generic_category()}; }
 
-[[noreturn]] void refuse_existing(const fs::path& path) {
-    throw UsageError(path.string() + ": already exists; choose another --out, or go on with it: ballast resume " +
-                     path.string());
-}
-
 bool is_there(const fs::path& path) {
     std::error_code ignored;
     return fs::exists(fs::symlink_status(path, ignored));
+}
+
+bool is_run(const fs::path& path) {
+    std::error_code ignored;
+    return fs::is_directory(path, ignored) && is_there(path / "config.json") && is_there(path / "environment.json");
+}
+
+[[noreturn]] void refuse_existing(const fs::path& path) {
+    throw UsageError(path.string() + ": already exists; choose another --out" +
+                     (is_run(path) ? ", or go on with it: ballast resume " + path.string() : ""));
 }
 
 /// Returns the descriptor that holds the lock.
@@ -142,8 +147,7 @@ int take_lock(const fs::path& directory) {
 /// Throws UsageError unless there is a run directory.
 fs::path checked_run(const fs::path& path) {
     if (!is_there(path)) throw UsageError(path.string() + ": no such run directory");
-    std::error_code ignored;
-    if (!fs::is_directory(path, ignored) || !is_there(path / "config.json") || !is_there(path / "environment.json"))
+    if (!is_run(path))
         throw UsageError(path.string() + ": not a run directory; expected one that ballast train has made");
     return path;
 }

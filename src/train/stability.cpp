@@ -1,6 +1,8 @@
 #include "ballast/train/stability.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <iterator>
 #include <utility>
@@ -180,8 +182,12 @@ Centre centre_of(std::vector<double> values) {
 
 std::string short_number(double value) {
     if (!std::isfinite(value)) return number_text(value);
-    const double scale = value == 0 ? 1 : std::pow(10, 3 - std::floor(std::log10(std::abs(value))));
-    return number_text(std::round(value * scale) / scale);
+    // By its digits: scaling by a power of ten, rounding and scaling back leaves 1.3599999999999998e+20.
+    std::array<char, 32> digits{};
+    const auto end =
+        std::to_chars(digits.data(), digits.data() + digits.size(), value, std::chars_format::scientific, 3).ptr;
+    std::from_chars(digits.data(), end, value);
+    return number_text(value);
 }
 
 void Judgement::add(Judgement other) {

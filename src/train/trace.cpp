@@ -85,7 +85,7 @@ private:
 Range range_of(const real* values, std::int64_t count) {
     Range range;
     double squares = 0;
-    bool any = false;
+    range.min = range.max = std::nan("");
     for (std::int64_t i = 0; i < count; ++i) {
         const auto value = static_cast<double>(values[i]);
         squares += value * value;
@@ -93,9 +93,8 @@ Range range_of(const real* values, std::int64_t count) {
             ++range.not_finite;
             continue;
         }
-        range.min = any ? std::min(range.min, value) : value;
-        range.max = any ? std::max(range.max, value) : value;
-        any = true;
+        range.min = std::fmin(range.min, value); // of a NaN and a number, the number
+        range.max = std::fmax(range.max, value);
     }
     range.rms = std::sqrt(squares / static_cast<double>(count));
     return range;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <system_error>
 #include <utility>
@@ -48,6 +49,26 @@ std::optional<Event> cause_of(std::string_view verdict, const std::filesystem::p
         if (event.kind == kind) cause = event;
     return cause;
 }
+
+/// Throws CheckpointError where the records have another loss than the one that the checkpoint remembers: to go on
+/// would cut the records of one run back and continue another.
+void require_same_run(const RunDirectory& run, const std::filesystem::path& checkpoint, const TrainerState& state) {
+    if (state.stability.recent_losses.empty()) return;
+    const double last = state.stability.recent_losses.back();
+    bool other_run = false;
+    try {
+        visit_metrics(run.metrics_path(), [&](const StepRecord& record) {
+            if (record.step == state.step) other_run = std::isfinite(record.loss) && record.loss != last;
+        });
+    } catch (const IoError&) {
+        // What is damaged or missing is said, or mended, where the records are opened to go on.
+    }
+    if (other_run)
+        throw CheckpointError({checkpoint.string() + ": of another run than " + run.metrics_path().string() +
+                               ", which has another loss at step " + std::to_string(state.step) +
+                               "; expected files of one run"});
+}
+
 /// The step from which on the onset of an event is looked for: a stall may begin with the run, and a median is late.
 std::int64_t first_suspect(const Event& event, const StabilityConfig& config) {
     if (event.kind == "stall") return 1;
@@ -125,6 +146,12 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
                          "ballast train with a new --out");
     std::optional<GraftRecord> grafted = read_graft_record(run.path());
     const NewestCheckpoint newest = newest_checkpoint(run.path());
+    if (newest.other_version) {
+        std::vector<std::string> problems = newest.passed_over;
+        problems.push_back(run.path().string() + ": to go on from less would replace checkpoints of another version of "
+                                                 "ballast; expected that version");
+        throw CheckpointError(std::move(problems));
+    }
     for (const std::string& reason : newest.passed_over)
         log.warn(reason);
     const Environment now = current_environment();
@@ -143,6 +170,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
         load_checkpoint(*newest.path, state, learner->table(), learner->optimizer().moments());
         if (state.data_fingerprint != data->fingerprint())
             throw DataError(config.data.path + ": not the data that the run was trained on so far");
+        require_same_run(run, *newest.path, state);
         ++state.resumed;
     } else if (!config.init_from.run.empty()) {
         throw CheckpointError({run.path().string() + ": has no whole checkpoint, and the weights that it started from "

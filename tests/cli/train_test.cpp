@@ -270,6 +270,13 @@ TEST_CASE("a finished run says so, and goes on when it gets more steps") {
         work.run({"resume", "runs/small", "--threads", "1", "--set", "model.width=32", "--set", "train.steps=60"});
     CHECK(other_model.status == 1);
     CHECK(contains(other_model.err, "embedding.tokens"));
+
+    // Killed before its summary, and then asked for fewer steps than it has made.
+    fs::remove(work / "runs/small/summary.json");
+    const Outcome shortened = work.run({"resume", "runs/small", "--threads", "1", "--set", "train.steps=30"});
+    CHECK(shortened.status == 0);
+    CHECK(contains(shortened.out, "stable: step 40, loss "));
+    CHECK(contains(shortened.out, "next: ballast generate runs/small "));
 }
 
 TEST_CASE("a disk that is full keeps the checkpoint before") {
@@ -298,6 +305,31 @@ TEST_CASE("output that cannot be written is told of in the end, and the run is t
     CHECK(outcome.status == 1);
     CHECK(contains(outcome.err, "standard output: "));
     CHECK(names_in(work / "runs/small/checkpoints") == std::vector<std::string>{"step-00000010"});
+}
+
+TEST_CASE("what is meant for a closed stream ends in no file of the run") {
+    Workplace work;
+    work.write_small_run();
+    REQUIRE(work.run(train_small({"--out", "open"})).status == 0);
+    const Outcome no_output = work.run(train_small({"--out", "closed"}), [] { ::close(STDOUT_FILENO); });
+    CHECK(no_output.status == 1);
+    CHECK(contains(no_output.err, "standard output: "));
+    CHECK(work.run(train_small({"--out", "all closed"}),
+                   [] {
+                       for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+                           ::close(stream);
+                   })
+              .status == 1);
+    for (const char* run : {"closed", "all closed"}) {
+        CAPTURE(run);
+        CHECK(names_in(work / run) == names_in(work / "open"));
+        CHECK(metrics_of(work / run) == metrics_of(work / "open"));
+        for (const char* file : {"config.json", "environment.json", "layers.jsonl", "events.jsonl",
+                                 "checkpoints/step-00000020/params.safetensors"})
+            CHECK(content(work / run / file) == content(work / "open" / file));
+        const std::string holder = content(work / run / "lock");
+        CHECK(holder.find_first_not_of("0123456789\n") == std::string::npos);
+    }
 }
 
 TEST_CASE("on a terminal there is one live line that fits it") {

@@ -77,7 +77,8 @@ TEST_CASE("nothing is ever overwritten by a new run") {
     std::ofstream(directory / "file") << "x";
     fs::create_symlink("nowhere", directory / "link");
     for (const char* name : {"empty", "file", "link", "."})
-        CHECK(contains(problem_of<UsageError>([&] { create(directory / name); }), "already exists"));
+        CHECK(problem_of<UsageError>([&] { create(directory / name); }) ==
+              (directory / name).string() + ": already exists; choose another --out");
     CHECK_FALSE(problem_of<IoError>([&] { create(directory / "file/run"); }).empty());
     CHECK(names_in(directory.path()) == std::vector<std::string>{"empty", "file", "link", "run"});
 }

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "ballast/base/rng.h"
 #include "ballast/train/metrics.h"
@@ -250,4 +253,16 @@ TEST_CASE("the published spike score, and where it is blind", "[stability]") {
     CHECK(spike_score(longer) == (20.0 + 1) / 2500);
     longer.insert(longer.end(), values.begin(), values.end());
     CHECK(spike_score(longer) == (20.0 + 1 + 2) / 3500);
+}
+
+TEST_CASE("a short number has four digits of any size", "[stability]") {
+    for (const auto& [value, text] : std::vector<std::pair<double, std::string>>{{1.3600000001e20, "1.36e+20"},
+                                                                                 {3.0209e21, "3.021e+21"},
+                                                                                 {-39104.2, "-39100"},
+                                                                                 {2.0326, "2.033"},
+                                                                                 {0.0703, "0.0703"},
+                                                                                 {4.13749e-33, "4.137e-33"},
+                                                                                 {0, "0"},
+                                                                                 {HUGE_VAL, "inf"}})
+        CHECK(short_number(value) == text);
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "command.h"
+#include "display.h"
 #include "format.h"
 #include "json.h"
 #include "runs.h"
@@ -52,14 +53,21 @@ void print_json(const RunRecord& run, const std::vector<Diagnosis>& found) {
                                        {"advice", json::text(cause.advice)},
                                        {"source", json::text(cause.source)}}));
     }
-    const std::string line = json::object(
-        {{"verdict", json::text(run.verdict)}, {"onset", json::text(run.onset)}, {"causes", json::array(causes)}});
+    std::vector<std::string> doubts;
+    for (const std::string& doubt : run.doubts)
+        doubts.push_back(json::text(doubt));
+    const std::string line = json::object({{"verdict", json::text(run.verdict)},
+                                           {"onset", json::text(run.onset)},
+                                           {"doubts", json::array(doubts)},
+                                           {"causes", json::array(causes)}});
     std::printf("%s\n", line.c_str());
 }
 
 int diagnose_run(const DiagnoseOptions& options) {
     require_run_directory(options.run);
     const RunRecord run = read_run(options.run);
+    for (const std::string& doubt : run.doubts)
+        stderr_log().warn("the record may not be that of one run: " + doubt);
     const std::vector<Diagnosis> found = diagnose(run);
     if (options.json)
         print_json(run, found);

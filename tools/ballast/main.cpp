@@ -2,12 +2,22 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <fcntl.h>
 #include <string>
+#include <unistd.h>
 
 #include "command.h"
 #include "errors.h"
 
 namespace {
+
+/// Takes the places of standard streams that whoever started us has closed, as `>&-` does: the next file that is opened
+/// would get such a place, and with it what is meant for the terminal. The wrong mode keeps a write an error.
+void hold_closed_streams() {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (::fcntl(stream, F_GETFD) < 0)
+            (void)::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY); // the lowest place that is free
+}
 
 /// Whether everything that was printed has arrived. A reader that has left, as in `ballast schema | head`, is not told.
 bool output_arrived() {
@@ -58,6 +68,7 @@ int run(int argc, char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
+    hold_closed_streams();
     // A file that may not grow is an error like a full disk, not the end of the process.
     std::signal(SIGXFSZ, SIG_IGN);
     int status = kFailure;

@@ -30,13 +30,13 @@ std::string start_text(const ReplayStart& start) {
 }
 
 std::string exactness(const Replay& replay, const ReplayResult& result) {
-    const std::string loss = format("loss %.9g", result.replayed_loss);
+    const std::string loss = format("loss %.9g", unsigned_nan(result.replayed_loss));
     if (!result.first_different)
         return loss + format(": that of the record to the last bit, as at all %lld replayed steps",
                              static_cast<long long>(result.compared));
     return loss +
            format(", recorded %.9g: not the run that was recorded, which differs from step %lld on",
-                  result.recorded_loss, static_cast<long long>(*result.first_different)) +
+                  unsigned_nan(result.recorded_loss), static_cast<long long>(*result.first_different)) +
            (replay.doubts().empty() ? "" : " (see the warning)");
 }
 
@@ -46,10 +46,11 @@ std::string entry_name(const TraceEntry& entry) {
 }
 
 void print_range(const std::string& name, const std::string& shape, const Range& range, const std::string& note) {
-    std::printf(
-        "  %-58s %-14s %11.4g %11.4g %11.4g%s%s\n", name.c_str(), shape.c_str(), range.min, range.max, range.rms,
-        range.not_finite > 0 ? format("  %lld not finite", static_cast<long long>(range.not_finite)).c_str() : "",
-        note.c_str());
+    std::printf("  %-58s %-14s %11.4g %11.4g %11.4g%s%s\n", name.c_str(), shape.c_str(), unsigned_nan(range.min),
+                unsigned_nan(range.max), unsigned_nan(range.rms),
+                range.not_finite > 0 ? format("  %lld not finite", static_cast<long long>(range.not_finite)).c_str()
+                                     : "",
+                note.c_str());
 }
 
 void print_text(const Replay& replay, const ReplayResult& result) {
@@ -59,13 +60,14 @@ void print_text(const Replay& replay, const ReplayResult& result) {
                 "min", "max", "rms");
     for (std::size_t i = 0; i < result.trace.size(); ++i) {
         const TraceEntry& entry = result.trace[i];
-        print_range(entry_name(entry), entry.shape, entry.range,
-                    result.first_out == i ? "  <- first out of range" : "");
+        print_range(entry_name(entry), entry.shape, entry.range, result.first_out == i ? "  <- see below" : "");
     }
     if (!result.first_out) {
-        std::printf("\nnothing is out of range%s\n",
-                    result.reference_step ? ""
-                                          : ": everything is finite, and there is no earlier step to compare with");
+        const std::string compared = result.reference_step
+                                         ? format("nothing has an RMS above %g times that of step %lld", kOutOfRange,
+                                                  static_cast<long long>(*result.reference_step))
+                                         : "there is no earlier step to compare with";
+        std::printf("\neverything is finite, and %s\n", compared.c_str());
         return;
     }
     const TraceEntry& first = result.trace[*result.first_out];
@@ -73,9 +75,9 @@ void print_text(const Replay& replay, const ReplayResult& result) {
         std::printf("\nfirst that is not finite: %s, %lld elements of %s\n", entry_name(first).c_str(),
                     static_cast<long long>(first.range.not_finite), first.shape.c_str());
     else
-        std::printf("\nfirst out of range: %s, RMS %.4g, %.1f times that of step %lld\n", entry_name(first).c_str(),
-                    first.range.rms, first.range.rms / result.reference_rms[*result.first_out],
-                    static_cast<long long>(*result.reference_step));
+        std::printf("\nfirst whose RMS is above %g times that of step %lld: %s, %.4g, %.1f times\n", kOutOfRange,
+                    static_cast<long long>(*result.reference_step), entry_name(first).c_str(), first.range.rms,
+                    first.range.rms / result.reference_rms[*result.first_out]);
     std::printf("its inputs:\n");
     for (const TraceInput& input : first.inputs)
         print_range(input.name, "", input.range, "");
@@ -92,8 +94,11 @@ void print_json(const Replay& replay, const ReplayResult& result) {
     std::vector<std::string> doubts, starts, trace;
     for (const std::string& doubt : replay.doubts())
         doubts.push_back(json::text(doubt));
-    for (const ReplayStart& start : replay.starts())
-        starts.push_back(json::number(start.step));
+    for (const ReplayStart& start : replay.starts()) {
+        std::string step = json::number(start.step);
+        if (starts.empty() || starts.back() != step)
+            starts.push_back(std::move(step)); // of a snapshot and a checkpoint
+    }
     for (const TraceEntry& entry : result.trace) {
         std::vector<std::string> inputs;
         for (const TraceInput& input : entry.inputs)

@@ -80,7 +80,7 @@ std::string result_line(const RunSummary& summary, const Trainer& trainer) {
 
 /// Whether a run made all its steps and has not lost what it had learned.
 bool reached_its_end(const RunSummary& summary, const Trainer& trainer) {
-    return summary.step == trainer.config().train.steps && summary.verdict != "diverged" &&
+    return summary.step >= trainer.config().train.steps && summary.verdict != "diverged" &&
            summary.verdict != "non_finite";
 }
 

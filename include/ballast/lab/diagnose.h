@@ -26,6 +26,7 @@ struct RunRecord {
     std::string onset;                         ///< a sentence about where it began; may be empty
     std::optional<GraftRecord> graft;          ///< how the run began, if from another run
     std::string onset_op;                      ///< the op that first made something that is not finite; may be empty
+    std::vector<std::string> doubts;           ///< signs that files are cut short, missing, or of another run
 };
 
 /// Reads a run directory, also while the run goes on. Throws UsageError, IoError.

@@ -81,6 +81,7 @@ void verify_checkpoint(const std::filesystem::path& checkpoint);
 struct NewestCheckpoint {
     std::optional<std::filesystem::path> path; ///< none: the run has no whole checkpoint
     std::vector<std::string> passed_over;      ///< for each newer one that is not whole, a line that says why
+    bool other_version = false; ///< one of these is not damaged, but another version's, in its own format
 };
 
 /// The newest checkpoint of a run that is whole by its checksums.

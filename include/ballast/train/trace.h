@@ -12,7 +12,7 @@ namespace ballast {
 
 /// The range of a tensor.
 struct Range {
-    double min = 0; ///< of the finite elements
+    double min = 0; ///< of the finite elements; NaN where there are none
     double max = 0;
     double rms = 0;              ///< of all elements
     std::int64_t not_finite = 0; ///< elements that are NaN or infinite
