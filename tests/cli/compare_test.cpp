@@ -124,7 +124,7 @@ TEST_CASE("a run that took weights over starts with those, whatever its config w
     work.write_small_run();
     train(work, "a", {});
     train(work, "b", {"init_from.run=a"});
-    train(work, "c", {"init_from.run=a", "optimizer.lr=0.001"});
+    train(work, "c", {"init_from.run=a", "optimizer.lr=0.002"});
     const Json json = compare(work, {"a", "b", "c"});
     const Json& pair = json.at("pairs")[0];
     CHECK(pair.at("other_start").size() == pair.at("shared_tensors"));
