@@ -209,7 +209,7 @@ std::string task_context_problem(TaskKind task, std::int64_t symbols, std::int64
         break;
     case TaskKind::induction:
         if (context < 8 || context % 4 != 0 || context / 4 > symbols)
-            return "a multiple of 4 from 8 to 4 data.task.symbols";
+            return "a multiple of 4, from 8 to 4 times data.task.symbols";
         break;
     case TaskKind::modular_addition:
         if (context != 3) return "3";

@@ -402,8 +402,14 @@ private:
             std::size_t axis;
         };
         std::vector<Use> uses;
-        for (const std::string& text : overrides_)
-            uses.push_back({text.substr(0, text.find('=')), "--set", axes_.size()});
+        for (const std::string& text : overrides_) {
+            const std::string path = text.substr(0, text.find('='));
+            if (path == "name")
+                problems_.push_back({"--set", 0, path, "cannot be set; each cell is named by its settings"});
+            if (path == "seed" && !seeds_.empty())
+                problems_.push_back({"--set", 0, path, "is set by `seeds`, too; expected one place that sets it"});
+            uses.push_back({path, "--set", axes_.size()});
+        }
         for (std::size_t i = 0; i < axes_.size(); ++i) {
             std::set<std::string> seen;
             for (const Point& point : axes_[i].points)

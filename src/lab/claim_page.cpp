@@ -29,10 +29,18 @@ std::string time_of(const ClaimRecord& record) {
     return minutes(record.training_seconds) + " in " + std::to_string(record.runs) + " runs";
 }
 
+/// A text within a cell of a table.
+std::string cell(const std::string& text) {
+    std::string escaped;
+    for (const char c : text)
+        escaped += c == '|' ? std::string("\\|") : std::string(1, c);
+    return escaped;
+}
+
 std::string figures_table(const ClaimResult& result) {
     std::string text = "| measured | value | expected | |\n|---|---:|---|---|\n";
     for (const ClaimFigure& figure : result.figures)
-        text += "| " + figure.name + " | " + short_number(figure.value) + " | " +
+        text += "| " + cell(figure.name) + " | " + short_number(figure.value) + " | " +
                 (figure.expected.empty() ? "" : figure.expected) + " | " +
                 (figure.expected.empty() ? "" : std::string(to_string(figure.verdict))) + " |\n";
     return text + "\n";
@@ -77,7 +85,7 @@ std::string section(const Claim& claim, const std::filesystem::path& directory, 
 } // namespace
 
 std::string claims_page(const std::filesystem::path& directory, const std::string& charts) {
-    std::string summary = "| claim | | result | time on one thread |\n|---|---|---|---|\n";
+    std::string summary = "| claim | | result | time |\n|---|---|---|---|\n";
     std::string sections;
     for (const Claim* claim : claims()) {
         const std::string name(claim->name);
@@ -98,7 +106,8 @@ std::string claims_page(const std::filesystem::path& directory, const std::strin
            "is "
            "by the criterion alone; INCONCLUSIVE is a figure\nthat decides nothing, such as a difference within twice "
            "its "
-           "standard error. A negative control that fails as it must is a PASS.\n\n" +
+           "standard error. A negative control that fails as it must is a PASS.\nThe time of a claim "
+           "that trains is the sum over its runs, most of which have one thread each.\n\n" +
            summary + "\n" + sections;
 }
 

@@ -76,9 +76,12 @@ Sample sample_over(const std::vector<ComparedRun>& runs, Value&& value) {
 
 /// Parameters by "name [shape]" with a checksum of the values that they start with.
 std::map<std::string, std::uint64_t> initial_tensors(const ComparedRun& run) {
+    if (!run.grafted.empty()) return run.grafted;
     ParamTable table;
     const Transformer model(table, run.config.model, run.vocab_size);
     table.allocate(run.config.seed);
+    // What a run took over from another one is in its checkpoint of step 0.
+    if (!run.config.init_from.run.empty()) load_parameters(checkpoint_path(run.path, 0), table);
     std::map<std::string, std::uint64_t> tensors;
     for (const Param& param : table.params()) {
         const std::span<const real> values(table.values() + param.offset,
@@ -254,8 +257,12 @@ ComparedRun read_compared_run(const fs::path& path) {
     if (!run.result.has_ended())
         throw UsageError(path.string() + ": has not ended; go on with it: ballast resume " + path.string());
     run.steps = read_metrics(directory.metrics_path());
+    if (const std::int64_t last = run.steps.empty() ? 0 : run.steps.back().step; last < run.result.summary.step)
+        throw IoError(directory.metrics_path().string() + ": ends at step " + std::to_string(last) +
+                      ", but the run made " + std::to_string(run.result.summary.step) + " steps; records are lost");
     run.environment = directory.environment();
     read_data_facts(run);
+    if (!run.config.init_from.run.empty()) run.grafted = initial_tensors(run);
     return run;
 }
 
@@ -295,9 +302,13 @@ RunComparison compare_runs(std::vector<ComparedRun> runs, const CompareOptions& 
                   [](const ComparedRun& a, const ComparedRun& b) { return a.config.seed < b.config.seed; });
         count += arm.runs.size();
     }
-    if (count < 2)
-        throw UsageError(std::to_string(count) + (count == 1 ? " run is left" : " runs are left") +
+    if (count < 2) {
+        std::string text;
+        for (const LeftOut& run : comparison.left_out)
+            text += run.path.string() + ": left out: " + run.reason + "\n";
+        throw UsageError(text + std::to_string(count) + (count == 1 ? " run is left" : " runs are left") +
                          " to compare; expected at least two that have ended");
+    }
     const auto baseline = std::find_if(comparison.arms.begin(), comparison.arms.end(),
                                        [&](const ComparedArm& arm) { return arm.letter == options.baseline; });
     if (baseline == comparison.arms.end())

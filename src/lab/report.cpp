@@ -25,6 +25,7 @@ ReportedRun read_reported_run(const fs::path& path) {
     std::error_code ignored;
     if (fs::exists(directory.summary_path(), ignored)) {
         run.summary = directory.summary();
+        run.result = read_result(path, run.record.config);
         run.summary_json = read_file(directory.summary_path());
     }
     return run;

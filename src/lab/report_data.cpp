@@ -198,7 +198,7 @@ Json rates_json(const Report& report) {
                           {"sensitivity", optional_value(curve.sensitivity)},
                           {"standard_error", optional_value(curve.standard_error)}});
     }
-    return {{"validation", rates.validation}, {"curves", std::move(curves)}};
+    return {{"validation", rates.validation}, {"training", rates.training}, {"curves", std::move(curves)}};
 }
 
 Json meanings() {

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <map>
 #include <set>
 #include <string_view>
@@ -21,10 +20,6 @@ constexpr std::string_view kPlacement = "model.norm.placement";
 
 std::string_view placement_name(const ReportedRun& run) {
     return placement_row(run.record.config.model.norm.placement).name;
-}
-
-bool has_diverged(const RunSummary& summary) {
-    return summary.verdict == "diverged" || summary.verdict == "non_finite";
 }
 
 /// What tells the run's curve from others: `key value` for each key in which any two runs differ, placement first.
@@ -62,8 +57,8 @@ void find_sensitivity(RateCurve& curve, const Report& report) {
     std::map<std::uint64_t, std::map<double, LrPoint>> seeds;
     std::set<double> rates;
     for (const RatePoint& point : curve.points) {
-        const std::uint64_t seed = report.runs[point.run].record.config.seed;
-        seeds[seed][point.lr] = {point.lr, point.loss, point.loss}; // the loss is no worse than that at the start
+        const ReportedRun& run = report.runs[point.run];
+        seeds[run.record.config.seed][point.lr] = {point.lr, run.result.initial_loss, run.result.final_loss};
         rates.insert(point.lr);
     }
     if (rates.size() < 2) return;
@@ -88,20 +83,18 @@ RateCurves rate_curves(const Report& report) {
     std::set<double> rates;
     for (std::size_t i = 0; i < report.runs.size(); ++i) {
         const ReportedRun& run = report.runs[i];
-        if (!run.summary || run.summary->verdict == "interrupted" || run.record.steps.empty()) continue;
-        if (!std::isfinite(run.record.steps.front().loss)) continue; // nothing to compare with
+        if (!run.result.has_ended() || !run.result.initial_loss) continue;
         finished.push_back(i);
         rates.insert(run.record.config.optimizer.lr);
     }
     RateCurves found;
     if (rates.size() < 2) return found;
 
-    found.validation = true;
     std::set<std::string> keys;
     const ReportedRun& first = report.runs[finished.front()];
     for (const std::size_t i : finished) {
         const ReportedRun& run = report.runs[i];
-        if (!has_diverged(*run.summary) && !run.summary->final_val_loss) found.validation = false;
+        if (run.result.state == RunState::done) (run.result.by_validation ? found.validation : found.training) = true;
         for (const KeyDifference& difference : diff(first.record.config, run.record.config))
             if (std::find(kWithinCurve.begin(), kWithinCurve.end(), difference.path) == kWithinCurve.end())
                 keys.insert(difference.path);
@@ -109,10 +102,9 @@ RateCurves rate_curves(const Report& report) {
 
     for (const std::size_t i : finished) {
         const ReportedRun& run = report.runs[i];
-        const double start = run.record.steps.front().loss;
-        RatePoint point{run.record.config.optimizer.lr, start, has_diverged(*run.summary), i};
-        const double last = found.validation ? run.summary->final_val_loss.value_or(start) : run.summary->final_loss;
-        if (!point.diverged && last < start) point.loss = last;
+        const double start = *run.result.initial_loss;
+        const RatePoint point{run.record.config.optimizer.lr, std::min(run.result.final_loss.value_or(start), start),
+                              run.result.state == RunState::diverged, i};
         const std::string label = curve_label(run, first, keys);
         const auto curve = std::find_if(found.curves.begin(), found.curves.end(),
                                         [&](const RateCurve& known) { return known.label == label; });

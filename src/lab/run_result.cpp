@@ -71,6 +71,7 @@ RunResult read_result(const fs::path& run, const Config& config) {
     }
     if (!is_there(directory.summary_path())) return result;
     RunSummary summary = directory.summary();
+    if (summary.verdict.empty()) throw IoError(directory.summary_path().string() + ": has no verdict");
     if (summary.verdict == "interrupted") return result;
     const bool diverged = summary.verdict == "diverged" || summary.verdict == "non_finite";
     result.state = diverged ? RunState::diverged : RunState::done;

@@ -42,6 +42,10 @@ double incomplete_beta(double x, double a, double b) {
 
 } // namespace
 
+double larger(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+
+double lower(double a, double b) { return std::isnan(a) || a < b ? a : b; }
+
 std::optional<double> Sample::standard_error() const {
     if (!deviation) return {};
     return *deviation / std::sqrt(static_cast<double>(count));

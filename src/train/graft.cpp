@@ -24,6 +24,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
+bool is_task(const Config& config) { return config.data.task.kind != TaskKind::none; }
+
+/// The checkpoint of a run that no process works on.
+fs::path source_checkpoint(const InitFromConfig& init, const Log& log) {
+    if (RunDirectory::open(init.run).is_in_use())
+        throw UsageError(init.run + ": a process works on this run; wait for it or stop it before grafting from it");
+    return choose_checkpoint(init.run, init.checkpoint, log);
+}
+
 // ---- Vocabularies ---------------------------------------------------------------------------------------------------
 
 std::string_view kind_name(const Tokenizer& tokenizer) {
@@ -42,23 +51,23 @@ std::string first_lacking(const std::vector<std::string>& entries, const std::ve
     return {};
 }
 
-void require_same_vocabulary(const GraftSource& source, const Config& config, const Dataset& data) {
+void require_same_vocabulary(const GraftSourceInfo& source, const Config& config, const Tokenizer& ours,
+                             std::int64_t vocab_size) {
     const Tokenizer& theirs = source.state.tokenizer;
-    const Tokenizer& ours = data.tokenizer();
     const std::vector<std::string> their_texts = theirs.vocabulary(), our_texts = ours.vocabulary();
-    if (theirs.kind() == ours.kind() && their_texts == our_texts && source.state.vocab_size == data.vocab_size())
-        return;
+    if (theirs.kind() == ours.kind() && their_texts == our_texts && source.state.vocab_size == vocab_size) return;
     const auto text = [](const Tokenizer& tokenizer, std::int64_t size) {
         return std::to_string(size) + " " + std::string(kind_name(tokenizer));
     };
     std::string message = source.run.string() + ": its vocabulary (" + text(theirs, source.state.vocab_size) +
-                          ") is not that of the data (" + text(ours, data.vocab_size()) + ")";
+                          ") is not that of the data (" + text(ours, vocab_size) + ")";
     if (theirs.kind() == ours.kind() && theirs.kind() == Tokenizer::Kind::character) {
         const std::string more = first_lacking(our_texts, their_texts), less = first_lacking(their_texts, our_texts);
         if (!more.empty()) message += "; the data also has " + more;
         if (!less.empty()) message += "; the data lacks " + less;
     }
-    const std::string name = data.task() != nullptr ? "the task " + std::string(data.task()->name()) : config.data.path;
+    const std::string name =
+        is_task(config) ? "the task " + std::string(to_string(config.data.task.kind)) : config.data.path;
     throw DataError(message + "; a graft needs the same vocabulary, and the data is " + name);
 }
 
@@ -158,12 +167,27 @@ DriftBatches drift_batches(const GraftSource& source, const Config& config) {
 
 } // namespace
 
+GraftSourceInfo read_graft_source(const InitFromConfig& init, const Log& log) {
+    const fs::path checkpoint = source_checkpoint(init, log);
+    CheckpointInfo info = read_checkpoint_info(checkpoint);
+    return {init.run, config_from_json(info.config_json, checkpoint / "config.json"), std::move(info.state)};
+}
+
+void require_fit(const GraftSourceInfo& source, const Config& config, const Tokenizer& tokenizer,
+                 std::int64_t vocab_size) {
+    require_same_vocabulary(source, config, tokenizer, vocab_size);
+    const ModelConfig &theirs = source.config.model, &ours = config.model;
+    if (is_task(config) && theirs.context < ours.context)
+        throw UsageError(source.run.string() + ": its context of " + std::to_string(theirs.context) +
+                         " is too short for the task's sequences of " + std::to_string(ours.context));
+    if (theirs.width != ours.width)
+        throw UsageError(source.run.string() + ": its tensors do not fit this model; its model.width is " +
+                         std::to_string(theirs.width) + ", here it is " + std::to_string(ours.width));
+}
+
 std::unique_ptr<GraftSource> load_graft_source(const InitFromConfig& init, const Log& log) {
     pin_blas();
-    const RunDirectory run = RunDirectory::open(init.run);
-    if (run.is_in_use())
-        throw UsageError(init.run + ": a process works on this run; wait for it or stop it before grafting from it");
-    const fs::path checkpoint = choose_checkpoint(init.run, init.checkpoint, log);
+    const fs::path checkpoint = source_checkpoint(init, log);
     const CheckpointInfo info = read_checkpoint_info(checkpoint);
     auto source = std::make_unique<GraftSource>();
     source->run = init.run;
@@ -177,10 +201,7 @@ std::unique_ptr<GraftSource> load_graft_source(const InitFromConfig& init, const
 
 GraftRecord graft(const GraftSource& source, const Config& config, const Dataset& data, ParamTable& table,
                   const Transformer& model) {
-    require_same_vocabulary(source, config, data);
-    if (data.task() != nullptr && source.config.model.context < config.model.context)
-        throw UsageError(source.run.string() + ": its context of " + std::to_string(source.config.model.context) +
-                         " is too short for the task's sequences of " + std::to_string(config.model.context));
+    require_fit(source, config, data.tokenizer(), data.vocab_size());
     GraftRecord record;
     record.source = source.run.string();
     record.source_step = source.state.step;
@@ -190,13 +211,6 @@ GraftRecord graft(const GraftSource& source, const Config& config, const Dataset
         if (change.path.starts_with("model.")) record.changes.push_back(std::move(change));
 
     record.tensors = fill_table(table, source.table);
-    const bool fits = std::any_of(record.tensors.begin(), record.tensors.end(), [](const GraftedTensor& tensor) {
-        return tensor.name == "embedding.tokens" && tensor.fate == "reused";
-    });
-    if (!fits)
-        throw UsageError(source.run.string() + ": its tensors do not fit this model; its model.width is " +
-                         std::to_string(source.config.model.width) + ", here it is " +
-                         std::to_string(config.model.width));
     std::vector<std::string> to_fit;
     for (const GraftedTensor& tensor : record.tensors) {
         const std::string norm = norm_of(tensor.name);

@@ -119,6 +119,39 @@ TEST_CASE("what the pairs do not share is said") {
     CHECK(contains(text.out, "  c: the batches are not the same: train.batch\n"));
 }
 
+TEST_CASE("a run that took weights over starts with those, whatever its config would draw") {
+    Workplace work;
+    work.write_small_run();
+    train(work, "a", {});
+    train(work, "b", {"init_from.run=a"});
+    train(work, "c", {"init_from.run=a", "optimizer.lr=0.002"});
+    const Json json = compare(work, {"a", "b", "c"});
+    const Json& pair = json.at("pairs")[0];
+    CHECK(pair.at("other_start").size() == pair.at("shared_tensors"));
+    CHECK(contains(work.run({"compare", "a", "b"}).out, " shared tensors starts alike\n"));
+    CHECK(compare(work, {"b", "c"}).at("pairs")[0].at("other_start").empty());
+
+    fs::remove_all(work / "b/checkpoints/step-00000000");
+    const Outcome damaged = work.run({"compare", "a", "b", "c"});
+    CHECK(damaged.status == 0);
+    CHECK(contains(damaged.err, "b: left out: "));
+    CHECK(contains(damaged.err, "step-00000000"));
+}
+
+TEST_CASE("the data is named, also where it is a task") {
+    Workplace work;
+    work.write_small_run();
+    const std::vector<std::string> task{"data.path=", "data.task.kind=copy", "data.task.symbols=4"};
+    for (const std::string name : {"a", "b"}) {
+        std::vector<std::string> settings = task;
+        settings.push_back("optimizer.lr=0.00" + std::to_string(name == "a" ? 1 : 2));
+        train(work, name, settings);
+    }
+    CHECK(contains(work.run({"compare", "a", "b"}).out, "\ndata: task copy, tokenizer ids, vocabulary 5, "));
+    train(work, "text", {});
+    CHECK(contains(work.run({"compare", "text", "a"}).out, "\ndata: " + (work / "text.txt").string() + ", "));
+}
+
 TEST_CASE("runs on other data, or with another tokenizer, have no paired figures") {
     Workplace work;
     work.write_small_run();
@@ -176,9 +209,18 @@ TEST_CASE("runs that cannot be compared are named, and the rest goes on") {
         CHECK(bad.out.empty());
         CHECK(contains(bad.err, expected));
     };
+    // A run that claims to have ended is checked against its records.
+    write(work / "interrupted/summary.json", "{}");
+    fs::copy_file(work / "a/metrics.jsonl", work / "damaged/metrics.jsonl", fs::copy_options::overwrite_existing);
+    fs::resize_file(work / "damaged/metrics.jsonl", 1 + content(work / "a/metrics.jsonl").find('\n'));
+    const Outcome half = work.run({"compare", "a", "interrupted", "damaged", "b"});
+    CHECK(half.status == 0);
+    CHECK(contains(half.err, "interrupted: left out: interrupted/summary.json: has no verdict"));
+    CHECK(contains(half.err, "damaged: left out: damaged/metrics.jsonl: ends at step 1, but the run made "));
+
     refused({"compare", "a"}, "a: one run; expected at least two, or a sweep's directory");
     refused({"compare", "a", "missing"}, "1 run is left to compare");
-    refused({"compare", "a", "again"}, "1 run is left to compare");
+    refused({"compare", "a", "again"}, "again: left out: has the config and seed of a\n1 run is left to compare");
     refused({"compare", "a", "b", "--baseline", "c"}, "--baseline: c is no arm; expected a letter from a to b");
 }
 

@@ -65,6 +65,20 @@ TEST_CASE("train starts from another run as its config says, relative to the con
     CHECK(first.at("loss").get<double>() < last.at("loss").get<double>() + 0.3);
 }
 
+TEST_CASE("a graft from weights that have diverged says so") {
+    Workplace work;
+    work.write_small_run();
+    Workplace::Arguments arguments = train_small({"--out", "runs/burst"});
+    arguments.insert(arguments.end(), {"--set", "optimizer.lr=1e30", "--set", "optimizer.clip=0"});
+    REQUIRE(work.run(arguments).status == 3);
+    const Outcome told = work.run({"graft", "small.json", "--from", "runs/burst"});
+    CAPTURE(told.out);
+    CHECK(told.status == 0);
+    CHECK(contains(told.out, "loss nan nats in the source, nan here"));
+    CHECK_FALSE(contains(told.out, "-nan"));
+    CHECK_FALSE(contains(told.out, "none: every logit"));
+}
+
 TEST_CASE("a graft that cannot be is one line and status 2") {
     Workplace work;
     train_source(work);
@@ -120,6 +134,14 @@ TEST_CASE("a task needs no data and reports what is answered rightly") {
     CHECK(Json::parse(lines_of(content(work / "runs/task/metrics.jsonl")).back()).contains("val_accuracy"));
     CHECK(contains(work.run({"eval", "runs/task"}).out, "% right"));
     CHECK(contains(work.run({"verify", "runs/task", "--from", "0", "--threads", "1"}).out, "proven: "));
+    const Outcome good = work.run({"check", "task.json"});
+    CHECK(good.status == 0);
+    CHECK(good.out == "task.json: ok\n");
+    // What only the task itself can know is told at its key.
+    const Outcome no_sum = work.run({"check", "task.json", "--set", "data.task.kind=modular_addition", "--set",
+                                     "model.context=3", "--set", "data.val_fraction=0.01"});
+    CHECK(no_sum.status == 2);
+    CHECK(contains(no_sum.err, "--set: data.task.kind: task modular_addition: of 16 sums, 0 would be kept"));
     const Outcome both = work.run({"check", "task.json", "--set", "data.path=text.txt"});
     CHECK(both.status == 2);
     CHECK(contains(both.err, "data.path and data.task.kind copy are both given; expected one of them"));

@@ -75,6 +75,16 @@ TEST_CASE("what cannot be reproduced is named") {
     const Outcome unknown = work.run({"reproduce", "b99"});
     CHECK(unknown.status == 2);
     CHECK(contains(unknown.err, "b99: no such claim"));
+    // Where nothing was reproduced, there is no page to write.
+    const Outcome nothing =
+        work.run({"reproduce", "b14", "--configs", kConfigs, "--set", "data.path=missing.txt", "-o", "new"});
+    CHECK(nothing.status == 2);
+    CHECK_FALSE(contains(nothing.err, "claims.md"));
+    CHECK_FALSE(fs::exists(work / "new"));
+    const Outcome no_records = work.run({"reproduce", "--page", "absent"});
+    CHECK(no_records.status == 2);
+    CHECK(no_records.out.empty());
+    CHECK(contains(no_records.err, "--page: absent: no such directory"));
     const Outcome no_data =
         work.run({"reproduce", "b14", "a4", "--configs", kConfigs, "--set", "data.path=missing.txt", "--json"});
     CAPTURE(no_data.err);

@@ -103,7 +103,7 @@ TEST_CASE("a sweep trains every cell and tabulates it") {
     REQUIRE(outcome.status == 0);
     CHECK(contains(outcome.out, "8/8 "));
     CHECK(contains(outcome.out, "learning rate sensitivity"));
-    CHECK(contains(outcome.out, "next: ballast compare s\n"));
+    CHECK(contains(outcome.out, "next: ballast compare s | ballast report s -o s/report.html\n"));
 
     const std::vector<ballast::SweepRun> runs = ballast::runs_of_sweep(work / "s");
     REQUIRE(runs.size() == 8);
@@ -244,9 +244,15 @@ TEST_CASE("a sweep that cannot be is refused before anything runs") {
     };
     refused({"sweep", "missing.json", "-o", "new"}, "missing.json");
     refused(sweep("new", {"--set", "model.layrs=3"}), "--set: model.layrs: is not a key; did you mean `layers`?");
+    refused(sweep("new", {"--set", "seed=3"}), "--set: seed: is set by `seeds`, too; expected one place that sets it");
+    refused(sweep("new", {"--set", "name=mine"}), "--set: name: cannot be set; each cell is named by its settings");
     refused(sweep("new", {"--set", "data.path=nothing.txt"}),
             "sweep.json: cell placement=pre,lr=0.001,seed=1: " + (work / "nothing.txt").string());
     refused(sweep("new", {"--set", "model.width=1000000"}), "out of memory: the run needs about ");
+    refused(sweep("new", {"--set", "init_from.run=absent"}), "sweep.json: cell placement=pre,lr=0.001,seed=1: ");
+    REQUIRE(work.run(train_small({"--out", "source"})).status == 0);
+    refused(sweep("new", {"--set", "init_from.run=source", "--set", "model.width=32"}), "its model.width is 16");
+    refused(sweep("new", {"--set", "init_from.run=source", "--set", "data.tokenizer.kind=byte"}), "256 bytes");
     fs::create_directory(work / "full");
     write(work / "full/notes.txt", "mine");
     refused(sweep("full"), "full: already exists and is no sweep's directory");
@@ -265,17 +271,27 @@ TEST_CASE("a run that fails is named, and the others go on") {
     fs::remove(run / "summary.json");
     fs::remove_all(work / "s/runs/placement=pre,lr=0.001,seed=2");
     write(run / "metrics.jsonl", "{}\n" + content(run / "metrics.jsonl"));
-    // The damaged record is found before anything runs.
+    write(work / "s/runs/placement=pre,lr=300,seed=1/summary.json", "{}");
+    fs::remove(work / "s/runs/placement=pre,lr=300,seed=2/environment.json");
+    // Damage is found before anything runs, and keeps no other run from it.
     const Outcome outcome = work.run(sweep("s"));
+    CAPTURE(outcome.out, outcome.err);
     CHECK(outcome.status == 1);
-    CHECK(contains(outcome.err, "metrics.jsonl:1: "));
+    CHECK(contains(outcome.out, "placement=pre,lr=0.001,seed=1: failed: "));
+    CHECK(contains(outcome.out, "metrics.jsonl:1: "));
+    CHECK(contains(outcome.out, "placement=pre,lr=300,seed=1: failed: "));
+    CHECK(contains(outcome.out, "summary.json: has no verdict"));
+    CHECK(contains(outcome.out, "placement=pre,lr=300,seed=2: failed: "));
+    CHECK(fs::exists(work / "s/runs/placement=pre,lr=0.001,seed=2/summary.json"));
+    const Json row = Json::parse(content(work / "s/table.json")).at("runs").at(0);
+    CHECK(row.at("state") == "unfinished");
+    CHECK(row.at("final_loss").is_null());
     fs::remove(run / "metrics.jsonl");
     fs::remove_all(run / "checkpoints");
     write(run / "config.json", "{}");
     const Outcome failed = work.run(sweep("s"));
     CHECK(failed.status == 1);
     CHECK(contains(failed.out, "placement=pre,lr=0.001,seed=1: failed: "));
-    CHECK(fs::exists(work / "s/runs/placement=pre,lr=0.001,seed=2/summary.json"));
 }
 
 TEST_CASE("on a terminal a sweep shows a live table that it takes away again") {

@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "ballast/base/file.h"
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
 #include "ballast/lab/report.h"
+#include "ballast/lab/sweep_table.h"
 #include "ballast/train/metrics.h"
 #include "catch.h"
 #include "temporary_directory.h"
@@ -31,6 +33,8 @@ struct RunOptions {
     double final_loss = 2;
     std::optional<double> final_val_loss = {};
     std::int64_t steps = 3;
+    std::int64_t planned_steps = 0;       ///< 0: those that it made
+    std::optional<double> last_loss = {}; ///< of the last batch; none: final_loss
 };
 
 /// A run directory as training leaves it.
@@ -41,7 +45,7 @@ fs::path make_run(const fs::path& path, const RunOptions& options = RunOptions()
     config.optimizer.lr = options.lr;
     REQUIRE(from_string(options.placement, config.model.norm.placement));
     config.data.path = "/nowhere/text.txt";
-    config.train.steps = options.steps;
+    config.train.steps = std::max(options.steps, options.planned_steps);
     resolve(config);
     const RunDirectory directory = RunDirectory::create(path, to_json(config), current_environment());
     JsonLinesSink metrics(directory.metrics_path());
@@ -49,13 +53,14 @@ fs::path make_run(const fs::path& path, const RunOptions& options = RunOptions()
         StepRecord record;
         record.step = step;
         record.loss = step == 1 ? options.first_loss : options.final_loss;
+        if (step == options.steps) record.loss = options.last_loss.value_or(record.loss);
         metrics.write(record);
     }
     if (options.verdict.empty()) return path;
     RunSummary summary;
     summary.verdict = options.verdict;
     summary.step = options.steps;
-    summary.final_loss = options.final_loss;
+    summary.final_loss = options.last_loss.value_or(options.final_loss);
     summary.final_val_loss = options.final_val_loss;
     directory.write_summary(summary);
     return path;
@@ -181,14 +186,55 @@ TEST_CASE("final loss against learning rate, a curve for each placement") {
     CHECK(seeds.sensitivity.value() == Approx((first + second) / 2));
     CHECK(seeds.standard_error.value() == Approx(std::abs(first - second) / 2));
 
-    // The last batch counts where a run that did not diverge has no validation loss.
+    // Of a run without validation the last training losses count, as everywhere.
+    CHECK_FALSE(rates.training);
     add({.lr = 1e-4, .final_loss = 3.5});
     const RateCurves training = rate_curves(read_report(paths));
-    CHECK_FALSE(training.validation);
+    CHECK(training.validation);
+    CHECK(training.training);
     CHECK(training.curves[0].points[0].loss == 3.5);
 
     const std::vector<fs::path> alone{paths[0], paths[1], paths[4]};
     CHECK(rate_curves(read_report(alone)).curves.empty());
+}
+
+TEST_CASE("learning rate sensitivity is that of a sweep, however runs end") {
+    const TemporaryDirectory directory;
+    std::vector<fs::path> paths;
+    std::vector<SweepRow> rows;
+    const auto add = [&](const RunOptions& options) {
+        paths.push_back(make_run(directory / std::to_string(paths.size()), options));
+        const std::string rate = std::to_string(options.lr);
+        const Config config = config_from_json(read_file(paths.back() / "config.json"), paths.back() / "config.json");
+        rows.push_back(read_sweep_row({rate, {{"optimizer.lr", rate}}, options.seed, paths.back()}, config));
+    };
+    const auto require_same = [&] {
+        const LrSensitivity of_sweep = lr_sensitivities(rows).at(0);
+        const RateCurve curve = rate_curves(read_report(paths)).curves.at(0);
+        REQUIRE(curve.sensitivity.has_value());
+        CHECK(*curve.sensitivity == Approx(of_sweep.sample.mean));
+        CHECK(curve.standard_error.has_value() == of_sweep.sample.standard_error().has_value());
+    };
+    // Without validation the mean of the last 5 % of steps counts: of 40, the last two.
+    for (const std::uint64_t seed : {1, 2}) {
+        add({.lr = 0.01, .seed = seed, .final_loss = 2, .steps = 40, .last_loss = 2.5});
+        add({.lr = 0.02, .seed = seed, .final_loss = 3, .steps = 40, .last_loss = 3.75});
+    }
+    require_same();
+    // A run that a policy of its config has stopped has no final loss, whatever its last evaluation was.
+    add({.lr = 0.04,
+         .seed = 1,
+         .verdict = "stalled",
+         .final_loss = 3.5,
+         .final_val_loss = 3.5,
+         .steps = 20,
+         .planned_steps = 40});
+    add({.lr = 0.04, .seed = 2, .verdict = "stalled", .final_loss = 3.5, .steps = 20, .planned_steps = 40});
+    require_same();
+    // Where nothing was learned, S says nothing.
+    const std::vector<fs::path> idle{make_run(directory / "a", {.lr = 0.1, .verdict = "diverged", .planned_steps = 9}),
+                                     make_run(directory / "b", {.lr = 0.2, .verdict = "diverged", .planned_steps = 9})};
+    CHECK_FALSE(rate_curves(read_report(idle)).curves.at(0).sensitivity.has_value());
 }
 
 TEST_CASE("layers become a table of blocks, in which no NaN is lost") {

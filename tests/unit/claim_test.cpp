@@ -22,7 +22,7 @@ ClaimRecord record_with(const std::string& criterion, double value) {
     record.name = "b13";
     record.criterion = criterion;
     record.result.require_at_least("ratio \"a/b\"", value, 2);
-    record.result.report("nothing", kNone);
+    record.result.report("|nothing|", kNone);
     record.result.chart = {"Title <&>", "x", "y", true, true, {{"one", {{1, 10}, {10, 1000}, {0, 5}, {3, kNone}}}}};
     record.result.remarks = {"A remark."};
     record.runs = 3;
@@ -86,6 +86,7 @@ TEST_CASE("a record reads back to the same, and the result by an earlier criteri
     CHECK(page.find("**The first criterion** was: first") != std::string::npos);
     CHECK(page.find("Not run by this criterion yet") != std::string::npos);
     CHECK(page.find("](charts/b13.svg)") != std::string::npos);
+    CHECK(page.find("\n| \\|nothing\\| | none |  |  |\n") != std::string::npos); // a bar would end the cell
 
     write_file_atomic(directory.path() / "b13.json", std::string_view("{\"name\": 1}"));
     CHECK_THROWS_AS(read_claim_record(directory.path(), "b13"), IoError);

@@ -66,6 +66,20 @@ TEST_CASE("a sample has a mean, and from two values on a spread") {
     CHECK(std::abs(*sample_of(std::array{1e9 + 1, 1e9 + 2, 1e9 + 3}).deviation - 1) < 1e-6);
 }
 
+TEST_CASE("the larger and the lower of two numbers do not lose a NaN") {
+    const double nan = std::nan("");
+    CHECK(larger(1, 2) == 2);
+    CHECK(larger(2, 1) == 2);
+    CHECK(lower(1, 2) == 1);
+    CHECK(lower(2, 1) == 1);
+    for (const double value : {-1.0, 0.0, 1.0, nan}) {
+        CHECK(std::isnan(larger(value, nan)));
+        CHECK(std::isnan(larger(nan, value)));
+        CHECK(std::isnan(lower(value, nan)));
+        CHECK(std::isnan(lower(nan, value)));
+    }
+}
+
 TEST_CASE("a confidence interval of three values") {
     const Sample sample = sample_of(std::array{1.0, 2.0, 3.0});
     const auto interval = confidence_interval(sample);

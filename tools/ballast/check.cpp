@@ -37,7 +37,7 @@ void check_one(const std::string& file, std::span<const std::string> overrides) 
     }
     const Config config = load_config_to_use(file, overrides);
     std::error_code ignored;
-    if (!fs::exists(config.data.path, ignored)) {
+    if (config.data.task.kind == TaskKind::none && !fs::exists(config.data.path, ignored)) {
         // A config may come before its data; everything else about it is known to be good.
         std::printf("%s: ok, but %s does not exist yet\n", file.c_str(), config.data.path.c_str());
         return;

@@ -171,10 +171,14 @@ void print_pairing(const RunComparison& what, const ArmPair& pair) {
     }
     std::string text = "same data";
     if (pair.caveats.empty()) text += " in the same order";
-    text += "; " + std::to_string(pair.shared_tensors) + " shared tensors start ";
-    text += pair.other_start.empty()
-                ? "alike"
-                : "alike but " + std::to_string(pair.other_start.size()) + " (" + first_ones(pair.other_start) + ")";
+    const std::string shared = std::to_string(pair.shared_tensors) + " shared tensors start";
+    if (pair.other_start.empty())
+        text += "; " + shared + " alike";
+    else if (static_cast<std::int64_t>(pair.other_start.size()) == pair.shared_tensors)
+        text += "; none of " + shared + "s alike";
+    else
+        text += "; " + shared + " alike but " + std::to_string(pair.other_start.size()) + " (" +
+                first_ones(pair.other_start) + ")";
     if (!pair.only_in_baseline.empty()) text += "; only in " + baseline + ": " + first_ones(pair.only_in_baseline);
     if (!pair.only_in_arm.empty()) text += "; only in " + arm + ": " + first_ones(pair.only_in_arm);
     std::printf("  %s: %s\n", arm.c_str(), text.c_str());
@@ -213,6 +217,12 @@ void print_pairs(const RunComparison& what) {
     print_table(rows, {false, false, true, true, false, false});
 }
 
+/// Its file or folder, or "task copy".
+std::string data_name(const DataConfig& data) {
+    if (data.task.kind == TaskKind::none) return data.path;
+    return "task " + std::string(to_string(data.task.kind));
+}
+
 void print_text(const RunComparison& what) {
     for (const ComparedArm& arm : what.arms) {
         std::string seeds;
@@ -224,7 +234,7 @@ void print_text(const RunComparison& what) {
                     arm.runs.size() > 1 ? "s" : "", seeds.c_str());
     }
     const ComparedRun& first = what.arms[what.baseline].runs.front();
-    std::printf("data: %s, tokenizer %s, vocabulary %s, fingerprint %s\n", first.config.data.path.c_str(),
+    std::printf("data: %s, tokenizer %s, vocabulary %s, fingerprint %s\n", data_name(first.config.data).c_str(),
                 first.tokenizer.c_str(), grouped(first.vocab_size).c_str(), hex_digits(first.data_fingerprint).c_str());
     print_keys(what);
     print_arms(what);

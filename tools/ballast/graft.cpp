@@ -47,15 +47,16 @@ void print_tensors(const GraftRecord& record) {
 void print_drift(const char* title, const GraftDrift& drift) {
     std::printf("%s, on %s targets before any step\n", title, grouped(drift.tokens).c_str());
     if (drift.is_zero()) std::printf("  none: every logit has the bits of the source\n");
-    std::printf("  loss %.4f nats in the source, %.4f here\n", drift.loss_before, drift.loss_after);
-    std::printf("  logits moved by %.4g on average, %.4g at most; KL %.4g nats\n", drift.mean_logit, drift.max_logit,
-                drift.kl);
+    std::printf("  loss %.4f nats in the source, %.4f here\n", unsigned_nan(drift.loss_before),
+                unsigned_nan(drift.loss_after));
+    std::printf("  logits moved by %.4g on average, %.4g at most; KL %.4g nats\n", unsigned_nan(drift.mean_logit),
+                unsigned_nan(drift.max_logit), unsigned_nan(drift.kl));
     if (drift.blocks.empty()) return;
     std::printf("  stream behind block  change   cosine  RMS in the source     here\n");
     for (std::size_t i = 0; i < drift.blocks.size(); ++i) {
         const BlockDrift& block = drift.blocks[i];
-        std::printf("  %19zu  %6.3f  %7.4f  %17.4g  %7.4g\n", i, block.change, block.cosine, block.rms_before,
-                    block.rms_after);
+        std::printf("  %19zu  %6.3f  %7.4f  %17.4g  %7.4g\n", i, unsigned_nan(block.change), unsigned_nan(block.cosine),
+                    unsigned_nan(block.rms_before), unsigned_nan(block.rms_after));
     }
 }
 

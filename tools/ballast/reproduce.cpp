@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "ballast/base/error.h"
@@ -81,8 +82,9 @@ Grid grid_of(const ClaimSweep& sweep, const ClaimRuns& runs, const ReproduceOpti
 /// Trains what has not been trained, and adds the runs to `runs`.
 int train(const ClaimSweep& sweep, const ReproduceOptions& options, ClaimRuns& runs) {
     const Grid grid = grid_of(sweep, runs, options);
-    const std::vector<double> memory = memory_of_cells(grid, std::string(sweep.name) + ".json");
-    const SweepDirectory directory(fs::path(options.out) / "sweeps" / sweep.name, grid);
+    const fs::path out = fs::path(options.out) / "sweeps" / sweep.name;
+    const std::vector<double> memory = memory_of_cells(grid, std::string(sweep.name) + ".json", out);
+    const SweepDirectory directory(out, grid);
     // What a program reads on standard output is the records alone.
     SweepDisplay display(options.json ? Terminal() : Terminal::of_output(), options.json ? stderr : stdout);
     const SweepLimits limits{available_processors(), options.jobs, 0,
@@ -149,6 +151,10 @@ int reproduce(const ReproduceOptions& options) {
     if (options.list) return list_claims();
     if (!options.page.empty()) {
         const fs::path records = fs::path(options.page).lexically_normal();
+        std::error_code ignored;
+        if (!fs::is_directory(records, ignored))
+            throw UsageError("--page: " + printable(options.page, 200) +
+                             ": no such directory; expected one of records");
         std::printf("%s", claims_page(records, records.filename().string() + "/").c_str());
         return kDone;
     }
@@ -169,8 +175,11 @@ int reproduce(const ReproduceOptions& options) {
         print_error(std::string(claim->name) + ": not reproduced; the others go on");
         status = of_claim;
     }
-    write_file_atomic(fs::path(options.out) / "claims.md", claims_page(options.out, ""));
-    if (!options.json) std::printf("%s\n", (fs::path(options.out) / "claims.md").c_str());
+    std::error_code ignored;
+    if (fs::is_directory(options.out, ignored)) { // it is made for the first record or run
+        write_file_atomic(fs::path(options.out) / "claims.md", claims_page(options.out, ""));
+        if (!options.json) std::printf("%s\n", (fs::path(options.out) / "claims.md").c_str());
+    }
     if (status != kDone) return status;
     return worst == ClaimVerdict::fail ? kRefuted : kDone;
 }

@@ -109,10 +109,11 @@ int sweep(const SweepOptions& options) {
         throw UsageError(options.sweep + ": a sweep's directory; expected its sweep file. To go on with it, give the "
                                          "command again that began it");
     const Grid grid = load_grid(options.sweep, options.overrides);
-    const std::vector<double> memory = memory_of_cells(grid, options.sweep);
+    const fs::path out = options.out.empty() ? fs::path("sweeps") / grid.name : fs::path(options.out);
+    const std::vector<double> memory = memory_of_cells(grid, options.sweep, out);
     if (options.dry_run) return list_cells(grid, memory);
 
-    const SweepDirectory directory(options.out.empty() ? fs::path("sweeps") / grid.name : fs::path(options.out), grid);
+    const SweepDirectory directory(out, grid);
     SweepDisplay display(Terminal::of_output());
     const SweepLimits limits{available_processors(), options.jobs, options.threads,
                              static_cast<double>(memory_limit() - resident_memory())};
@@ -126,7 +127,8 @@ int sweep(const SweepOptions& options) {
     if (status == kInterrupted)
         std::printf("interrupted and saved; the same command goes on with it\n");
     else
-        std::printf("next: ballast compare %s\n", shell_word(directory.path()).c_str());
+        std::printf("next: ballast compare %s | ballast report %s -o %s\n", shell_word(directory.path()).c_str(),
+                    shell_word(directory.path()).c_str(), shell_word(directory.path() / "report.html").c_str());
     return status;
 }
 

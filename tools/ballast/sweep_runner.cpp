@@ -24,6 +24,7 @@ constexpr auto kPause = std::chrono::milliseconds(20);
 constexpr auto kShowInterval = std::chrono::milliseconds(250);
 constexpr int kMostDeaths = 3; ///< of a cell's processes, before it counts as failed
 constexpr int kFirstSignal = 128;
+constexpr std::size_t kLongestReason = 300; ///< of a failure, bytes
 
 bool is_there(const fs::path& path) {
     std::error_code ignored;
@@ -50,7 +51,7 @@ std::string last_line(const fs::path& file) {
     const std::size_t end = text.find_last_not_of('\n');
     if (end == std::string::npos) return "it printed nothing";
     const std::size_t begin = text.rfind('\n', end) + 1;
-    return printable(text.substr(begin, end - begin + 1), 300);
+    return printable(text.substr(begin, end - begin + 1), kLongestReason);
 }
 
 /// The last whole line of a file that another process writes, and may cut, without reading all that is before it.
@@ -77,16 +78,18 @@ SweepRunner::SweepRunner(const Grid& grid, const SweepDirectory& directory, cons
         cell.cell = &grid.cells[i];
         cell.run = &directory.runs()[i];
         cell.memory = memory[i];
-        rows_.push_back(read_sweep_row(*cell.run, cell.cell->config));
-        look_at(cell);
-        cell.tokens_at_start = static_cast<double>(cell.step) * tokens_per_step(cell.cell->config);
-        if (rows_.back().result.has_ended()) cell.state = State::ended;
+        rows_.push_back({*cell.run, {}});
     }
 }
 
 int SweepRunner::run() {
     const std::atomic<bool>& interrupt = watch_signals();
     begin_ = Clock::now();
+    for (Cell& cell : cells_) {
+        if (read(cell) && row(cell).result.has_ended()) cell.state = State::ended;
+        look_at(cell);
+        cell.tokens_at_start = static_cast<double>(cell.step) * tokens_per_step(cell.cell->config);
+    }
     if (const std::int64_t ended = count(State::ended); ended > 0)
         display_.line(std::to_string(ended) + " of " + std::to_string(cells_.size()) + " runs have ended before");
     write_table();
@@ -131,12 +134,13 @@ int SweepRunner::threads_for(const Cell& cell) const {
 
 void SweepRunner::start(Cell& cell, int threads) {
     const fs::path& run = cell.run->path;
+    if (!read(cell)) return;
     if (is_busy(run)) {
         if (!cell.seen_busy) display_.line(cell.run->name + ": another process still works on it; waiting for its end");
         cell.seen_busy = true;
         return;
     }
-    if (is_there(run) && read_result(run, cell.cell->config).has_ended()) return end(cell);
+    if (row(cell).result.has_ended()) return end(cell);
     std::vector<std::string> arguments;
     if (is_there(run))
         arguments = {"resume", run.string()};
@@ -158,7 +162,8 @@ void SweepRunner::reap() {
 void SweepRunner::finish(Cell& cell, int status) {
     cell.child.reset();
     cell.threads = 0;
-    if (read_result(cell.run->path, cell.cell->config).has_ended()) return end(cell);
+    if (!read(cell)) return;
+    if (row(cell).result.has_ended()) return end(cell);
     cell.state = State::waiting;
     if (status == kInterrupted || is_busy(cell.run->path)) return;
     if (status > kFirstSignal && ++cell.deaths < kMostDeaths) {
@@ -166,21 +171,36 @@ void SweepRunner::finish(Cell& cell, int status) {
                       "; going on with it");
         return;
     }
+    fail(cell, last_line(directory_.log_path(*cell.run)));
+}
+
+/// Reads what the run has come to. False when it cannot be read: no reason to keep the others from going on.
+bool SweepRunner::read(Cell& cell) {
+    try {
+        row(cell) = read_sweep_row(*cell.run, cell.cell->config);
+        return true;
+    } catch (const Error& error) {
+        row(cell).result = RunResult();
+        row(cell).result.state = RunState::unfinished;
+        fail(cell, printable(error.what(), kLongestReason));
+        return false;
+    }
+}
+
+void SweepRunner::fail(Cell& cell, const std::string& reason) {
     cell.state = State::failed;
-    display_.line(cell.run->name + ": failed: " + last_line(directory_.log_path(*cell.run)));
+    display_.line(cell.run->name + ": failed: " + reason);
 }
 
 void SweepRunner::end(Cell& cell) {
     cell.state = State::ended;
-    SweepRow& row = rows_[static_cast<std::size_t>(&cell - cells_.data())];
-    row = read_sweep_row(*cell.run, cell.cell->config);
-    cell.step = row.result.summary.step;
+    const RunResult& result = row(cell).result;
+    const RunSummary& summary = result.summary;
+    cell.step = summary.step;
     write_table();
-    const RunSummary& summary = row.result.summary;
     std::string text = format("%lld/%zu ", static_cast<long long>(count(State::ended)), cells_.size()) +
                        cell.run->name + ": " + summary.verdict + ", step " + std::to_string(summary.step);
-    if (row.result.final_loss)
-        text += format(row.result.by_validation ? ", val loss %.4f" : ", loss %.4f", *row.result.final_loss);
+    if (result.final_loss) text += format(result.by_validation ? ", val loss %.4f" : ", loss %.4f", *result.final_loss);
     display_.line(text + ", " + duration(summary.seconds));
 }
 
@@ -234,6 +254,8 @@ std::optional<double> SweepRunner::seconds_left() const {
     if (trained <= 0) return {};
     return seconds * left / trained;
 }
+
+SweepRow& SweepRunner::row(const Cell& cell) { return rows_[static_cast<std::size_t>(&cell - cells_.data())]; }
 
 std::int64_t SweepRunner::count(State state) const {
     return std::count_if(cells_.begin(), cells_.end(), [&](const Cell& cell) { return cell.state == state; });

@@ -58,11 +58,14 @@ private:
     void start(Cell& cell, int threads);
     void reap();
     void finish(Cell& cell, int status);
+    bool read(Cell& cell);
+    void fail(Cell& cell, const std::string& reason);
     void end(Cell& cell);
     void write_table() const;
     static void look_at(Cell& cell);
     void show();
     std::optional<double> seconds_left() const;
+    ballast::SweepRow& row(const Cell& cell);
     std::int64_t count(State state) const;
     int processors_in_use() const;
     double memory_in_use() const;

@@ -17,14 +17,15 @@
 ballast::Config load_config_to_use(const std::filesystem::path& file, std::span<const std::string> overrides);
 
 /// Calls `use`, which reads the data that a config names. What is wrong with the data is thrown on as what it is, at
-/// the line of the config that names the data.
+/// the line of the config that names the data or its task.
 template <class Use>
 auto with_data_of(const ballast::Config& config, const std::filesystem::path& file,
                   std::span<const std::string> overrides, Use&& use) {
     const auto place = [&](const ballast::Error& error) {
         std::string what = error.what();
-        if (!what.starts_with(config.data.path)) return what;
-        return ballast::problem_at(file, overrides, "data.path", what).text();
+        const bool is_task = config.data.task.kind != ballast::TaskKind::none;
+        if (!what.starts_with(is_task ? "task " : config.data.path)) return what;
+        return ballast::problem_at(file, overrides, is_task ? "data.task.kind" : "data.path", what).text();
     };
     try {
         return use();

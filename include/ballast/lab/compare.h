@@ -31,6 +31,9 @@ struct ComparedRun {
     std::int64_t vocab_size = 0;        ///< of the model
     std::uint64_t data_fingerprint = 0; ///< Dataset::fingerprint()
     std::int64_t skipped_batches = 0;   ///< that a rewind has left out
+    /// Of a run that started from the weights of another: its parameters at the start, by "name [shape]", with a
+    /// checksum of their values. Those of other runs follow from config and seed.
+    std::map<std::string, std::uint64_t> grafted;
 };
 
 /// Reads a run that has ended. Throws UsageError for what is no run or has not ended, IoError and CheckpointError for

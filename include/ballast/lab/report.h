@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ballast/lab/diagnose.h"
+#include "ballast/lab/run_result.h"
 #include "ballast/train/run_directory.h"
 
 // Runs as one HTML page that needs nothing but itself: charts, verdicts and their evidence, configs, environments.
@@ -20,6 +21,7 @@ struct ReportedRun {
     std::string label; ///< name of the directory, or its path where two runs have the same name
     RunRecord record;
     std::optional<RunSummary> summary; ///< not there while the run goes on, or when it was killed
+    RunResult result;                  ///< what sweep and compare make of it
     std::string summary_json;          ///< the file, with what a later version may have added; empty: no summary
     std::string environment_json;      ///< the same
 };
@@ -41,7 +43,7 @@ Report read_report(std::span<const std::filesystem::path> runs);
 /// A point of the curve of final loss against learning rate.
 struct RatePoint {
     double lr = 0;
-    double loss = 0;       ///< min(final loss, loss of the first step), which is also that of a run that diverged
+    double loss = 0;       ///< min(final loss, loss at the start), which is also that of a run that ended early
     bool diverged = false; ///< or met a value that is not finite
     std::size_t run = 0;   ///< of Report::runs
 };
@@ -50,20 +52,19 @@ struct RatePoint {
 struct RateCurve {
     std::string label;             ///< "post", "pre, model.qk_norm true"; empty: there is one curve
     std::vector<RatePoint> points; ///< by learning rate
-    /// Learning rate sensitivity (Wortsman et al., 2309.14322, section 2.2): mean over the learning rates of the loss,
-    /// less the lowest; the mean over the seeds that have every learning rate, with its standard error where there are
-    /// several. Not there for a single learning rate.
+    /// lr_sensitivity() of a sweep: the mean over the seeds that have every learning rate, with its standard error
+    /// where there are several. Not there for a single learning rate.
     std::optional<double> sensitivity;
     std::optional<double> standard_error;
 };
 
 struct RateCurves {
     std::vector<RateCurve> curves; ///< empty: none has two learning rates
-    bool validation = false;       ///< whether the losses are those of the validation split, else of the last batch
+    bool validation = false;       ///< whether a run has a validation loss; see RunResult::final_loss
+    bool training = false;         ///< whether a run has none
 };
 
-/// Final loss against learning rate. Unfinished runs are left out. The loss is that of the validation split where every
-/// run that has not diverged has one.
+/// Final loss against learning rate. Unfinished runs, and those without a finite loss at the start, are left out.
 RateCurves rate_curves(const Report& report);
 
 /// The page, in UTF-8. Equal records give equal pages. A run of more than kMostPoints steps is drawn as the mean,

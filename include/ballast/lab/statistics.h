@@ -8,6 +8,11 @@
 
 namespace ballast {
 
+/// The larger and the lower one of two numbers. A NaN is not lost, as std::max and std::min would lose it: a figure
+/// that is missing decides nothing.
+double larger(double a, double b);
+double lower(double a, double b);
+
 /// Mean and spread of a sample.
 struct Sample {
     std::int64_t count = 0;

@@ -26,15 +26,26 @@
 
 namespace ballast {
 
-/// A model to start from.
-struct GraftSource {
+/// What is known of a source before its tensors are loaded.
+struct GraftSourceInfo {
     std::filesystem::path run;
     Config config;
     TrainerState state;
+};
+
+/// A model to start from.
+struct GraftSource : GraftSourceInfo {
     std::uint64_t checksum = 0; ///< of params.safetensors
     ParamTable table;
     std::unique_ptr<Transformer> model;
 };
+
+/// Reads what `init_from` names; throws as load_graft_source().
+GraftSourceInfo read_graft_source(const InitFromConfig& init, const Log& log = {});
+
+/// Throws as graft() where a model of `config`, with that vocabulary, cannot start from the source.
+void require_fit(const GraftSourceInfo& source, const Config& config, const Tokenizer& tokenizer,
+                 std::int64_t vocab_size);
 
 /// Loads what `init_from` names. Throws UsageError when there is no such run or checkpoint, or a process works on the
 /// run; CheckpointError when the checkpoint is damaged.

@@ -82,12 +82,11 @@ ClaimResult measure(const ClaimRuns&) {
                 const Measured one = measure_at(arm.placement, arm.init, static_cast<std::int64_t>(depth), seed);
                 of_seeds.push_back(one.gradient);
                 squares += one.squares / static_cast<double>(kSeeds);
-                if (&arm == &arms[1])
-                    least_of_a_seed = std::min(least_of_a_seed, place_in_interval(one.squares, depth));
+                if (&arm == &arms[1]) least_of_a_seed = lower(least_of_a_seed, place_in_interval(one.squares, depth));
             }
             if (&arm == &arms[1]) {
-                least = std::min(least, place_in_interval(squares, depth));
-                most = std::max(most, place_in_interval(squares, depth));
+                least = lower(least, place_in_interval(squares, depth));
+                most = larger(most, place_in_interval(squares, depth));
             }
             norms.push_back(geometric_mean(of_seeds));
         }

@@ -174,7 +174,7 @@ double normalized_logits() {
                                          tape.constant({kHead}, gains[i].data()), 1e-12);
         const Var products = ops::matmul(tape, normalized[0], normalized[1], false, true);
         for (std::int64_t i = 0; i < kRows * kRows; ++i)
-            largest = std::max(largest, std::abs(static_cast<double>(tape.data(products)[i])));
+            largest = larger(largest, std::abs(static_cast<double>(tape.data(products)[i])));
     }
     return largest / std::sqrt(static_cast<double>(kHead)) / bound;
 }

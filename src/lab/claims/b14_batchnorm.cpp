@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "arms.h"
@@ -36,7 +35,7 @@ double leak(NormKind kind, Mode mode) {
     for (std::int64_t i = 0; i < kSequences.batch * kSequences.time * kVocabulary; ++i) {
         if (i / kVocabulary % kSequences.time == kSequences.time - 1) continue;
         const auto at = static_cast<std::size_t>(i);
-        largest = std::max(largest, std::abs(static_cast<double>(a[at]) - static_cast<double>(b[at])));
+        largest = larger(largest, std::abs(static_cast<double>(a[at]) - static_cast<double>(b[at])));
     }
     return largest;
 }

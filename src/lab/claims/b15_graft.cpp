@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "arms.h"
@@ -61,7 +60,7 @@ ClaimResult measure(const ClaimRuns& runs) {
     double moved = 0;
     for (const ClaimRun* run : control) {
         const std::optional<GraftRecord> graft = read_graft_record(run->run.path);
-        moved = std::max(moved, graft ? graft->drift.max_logit : std::nan(""));
+        moved = larger(moved, graft ? graft->drift.max_logit : std::nan(""));
     }
     result.report("runs that are not stable", unstable);
     result.require_at_least("share of them for which diagnose names the norms", named / unstable, 1);

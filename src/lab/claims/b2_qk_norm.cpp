@@ -70,12 +70,12 @@ ClaimResult measure(const ClaimRuns& all) {
         for (const double rate : rates_of(*runs))
             series.points.emplace_back(rate, mean(at_rate(*runs, rate), final_loss_or_start));
     }
-    double least = std::numeric_limits<double>::quiet_NaN();
+    double least = std::numeric_limits<double>::infinity();
     for (const double rate : rates_of(plain)) {
         const double ratio =
             mean(at_rate(plain, rate), first_layer_logit) / mean(at_rate(normed, rate), first_layer_logit);
         result.report("largest logit of the first layer, without over with, rate " + number_text(rate), ratio);
-        if (rate >= kHighRate && !(least <= ratio)) least = ratio;
+        if (rate >= kHighRate) least = lower(least, ratio);
     }
     result.require_at_least("the least of these from a rate of 0.01 on", least, 10);
     return result;

@@ -34,7 +34,7 @@ ClaimResult measure(const ClaimRuns& runs) {
             if (std::string_view(placement) == "post")
                 post = std::max(post, gap);
             else
-                pre = std::max(pre, std::abs(gap));
+                pre = larger(pre, std::abs(gap));
             const auto points = [](const ClaimRun& run) { return loss_points(run, 25); };
             result.chart.series.push_back(mean_series(name + ", without", without, points));
             result.chart.series.push_back(mean_series(name + ", with", with, points));

@@ -7,6 +7,7 @@
 #include "ballast/config/load.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/gemm.h"
+#include "ballast/lab/statistics.h"
 #include "ballast/ops/ops.h"
 #include "ballast/ops/registry.h"
 
@@ -87,7 +88,7 @@ double BareModel::stream_squares() const {
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
     double worst = 0;
     for (std::size_t i = 0; i < a.size(); ++i)
-        worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+        worst = larger(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
     return worst;
 }
 

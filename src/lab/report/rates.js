@@ -7,10 +7,10 @@ class RateChart {
         this.plot = el("div", {class: "plot tall", role: "img", "aria-label": "Final loss against learning rate"});
         this.legend = el("div", {class: "legend"});
         this.element = el("figure", {},
-            el("div", {class: "head"}, el("h3", {}, `Final loss (${data.rates.validation ? "validation" : "last batch"}, nats/token) against learning rate`), this.legend),
+            el("div", {class: "head"}, el("h3", {}, `Final loss (${this.losses()}, nats/token) against learning rate`), this.legend),
             this.plot,
             el("figcaption", {}, "Lines join the means of the runs of a learning rate, bands reach from the lowest to the highest. "
-                + "✕: at least one run diverged; it counts with the loss of its first step, as does a run that ends above it."),
+                + "✕: at least one run diverged. A run that ended early, or above the loss of its first step, counts with that."),
             this.table());
         this.plot.addEventListener("mouseleave", () => tooltip.hide());
     }
@@ -27,6 +27,12 @@ class RateChart {
                 el("th", {class: "number", title: "Mean over learning rates of min(final loss, loss at start) less the best, and its standard error over seeds: Wortsman et al., 2309.14322"}, "LR sensitivity"),
                 el("th", {class: "number"}, "Diverged"))),
             el("tbody", {}, this.curves.map(row))));
+    }
+
+    /** What a final loss is, in the terms of sweep and compare. */
+    losses() {
+        const kinds = [data.rates.validation && "validation", data.rates.training && "mean of the last 5 % of steps"];
+        return kinds.filter(Boolean).join(", or ") || "none made all its steps";
     }
 
     best(curve) {
