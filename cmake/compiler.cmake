@@ -26,10 +26,6 @@ if(BALLAST_SANITIZE)
     elseif(BALLAST_SANITIZE STREQUAL "fuzzer")
         # Everything is watched and counts its branches; the fuzz targets bring libFuzzer's main function.
         set(sanitize -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer)
-    elseif(BALLAST_SANITIZE STREQUAL "thread" AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-        message(FATAL_ERROR "BALLAST_SANITIZE=thread needs Clang with LLVM's OpenMP: GCC's OpenMP run time does not tell "
-                            "the sanitizer about its barriers, and every parallel loop would be reported. Install: "
-                            "apt install clang-14 libomp-14-dev; then use the preset tsan.")
     endif()
     add_compile_options(${sanitize})
     add_link_options(${sanitize})

@@ -9,14 +9,7 @@ macro(ballast_find name package)
     endif()
 endmacro()
 
-if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-    string(REGEX MATCH "^[0-9]+" clang_major "${CMAKE_CXX_COMPILER_VERSION}")
-    set(openmp_package "libomp-${clang_major}-dev")
-else()
-    set(openmp_package "libgomp1 g++")
-endif()
-
-ballast_find(OpenMP "${openmp_package}" COMPONENTS CXX)
+ballast_find(Threads libc6-dev)
 # What multiplies matrices: kernels of our own, or OpenBLAS, one call for each tile (docs/performance.md has both).
 set(BALLAST_GEMM own CACHE STRING "Matrix products: own or openblas")
 set_property(CACHE BALLAST_GEMM PROPERTY STRINGS own openblas)

@@ -29,7 +29,6 @@ BEGIN {
     # Library: the files, as regular expressions, that may include its headers.
     n = 0
     library[++n] = "^(cblas|openblas_config|f77blas|lapacke?)[.]h$"; user[n] = "^src/kernels/gemm[.]cpp$"
-    library[++n] = "^omp[.]h$";       user[n] = "^src/base/parallel[.]cpp$"
     library[++n] = "^Random123/";     user[n] = "^src/base/rng[.]cpp$"
     library[++n] = "^spdlog/";        user[n] = "^src/base/log[.]cpp$"
     library[++n] = "^hwy/";           user[n] = "^src/kernels/"

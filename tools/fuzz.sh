@@ -48,7 +48,7 @@ for target in "${targets[@]}"; do
     corpus=build/fuzz/corpus/$target
     mkdir -p "$corpus" build/fuzz/findings
     echo "$target: $seconds s"
-    TMPDIR=$scratch OMP_NUM_THREADS=1 build/fuzz/tests/fuzz_"$target" "$corpus" "tests/fuzz/$target" \
+    TMPDIR=$scratch build/fuzz/tests/fuzz_"$target" "$corpus" "tests/fuzz/$target" \
         -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=8192 -dict=tests/fuzz/json.dict \
         -artifact_prefix="build/fuzz/findings/$target-" -print_final_stats=1 < /dev/null 2> "$corpus.log" ||
         { tail -n 60 "$corpus.log" >&2; exit 1; }

@@ -24,9 +24,7 @@ browser chromium            chromium --version || chromium-browser --version || 
 check   clang-format-14
 check   clang-tidy-14
 check   clang-14
-check   libomp-14-dev
 clang   clang-14
-clang   libomp-14-dev
 clang   libclang-rt-14-dev
 END
 }

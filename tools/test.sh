@@ -39,7 +39,6 @@ done
 
 roles=(build)
 if $all; then roles+=(python browser); fi
-if [[ $preset == tsan ]]; then roles+=(clang); fi
 tools/packages.sh "${roles[@]}"
 
 cmake --preset "$preset" "${werror[@]}"

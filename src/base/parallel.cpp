@@ -1,9 +1,11 @@
 #include "ballast/base/parallel.h"
 
 #include <atomic>
+#include <memory>
 #include <sched.h>
 #include <system_error>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -34,11 +36,18 @@ void pause_briefly() {
 /// from it.
 ///
 /// Nobody waits for a helper that has not taken a task: a loop never takes longer because a helper is asleep, or is not
-/// being run, than it would take without that helper.
+/// being run, than it would take without that helper. For the same reason a child by fork(), which has the pool but
+/// none of its threads, computes what its parent would.
 class Pool {
 public:
     Pool() = default;
     ~Pool() {
+        if (::getpid() != process_) {
+            // Nothing may be asked of a thread that stayed with the parent: it is forgotten, not joined.
+            for (std::thread& helper : helpers_)
+                std::construct_at(&helper);
+            return;
+        }
         stop_ = true;
         ++loops_;
         loops_.notify_all();
@@ -139,6 +148,7 @@ private:
         value.wait(old, std::memory_order_acquire);
     }
 
+    const pid_t process_ = ::getpid();
     const int processors_ = available_processors();
     std::atomic<bool> busy_{false};
     std::atomic<bool> stop_{false};

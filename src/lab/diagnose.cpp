@@ -224,7 +224,7 @@ double missing_final_norm(const RunRecord& run, Evidence& evidence) {
     evidence.push_back("placement " + std::string(to_string(model.norm.placement)) +
                        " leaves the stream without a norm, and model.final_norm is off");
     const Growth growth = growth_of(run, [](const LayerRecord& record) { return record.stream_rms; });
-    if (growth.largest < kGrowth * growth.first) return 0.8;
+    if (growth.where == nullptr || growth.largest < kGrowth * growth.first) return 0.8; // or nothing was probed
     evidence.push_back(at_step(growth.where->step, place_of(*growth.where) + ": RMS of the stream " +
                                                        from_to(growth.first, growth.largest)));
     return 0.87;
@@ -545,6 +545,8 @@ std::vector<Diagnosis> diagnose(const RunRecord& run) {
         Diagnosis diagnosis;
         diagnosis.confidence = signature.confidence(run, diagnosis.evidence);
         if (diagnosis.confidence == 0) continue;
+        for (std::string& line : diagnosis.evidence) // quotes what stands in files
+            line = printable(line);
         diagnosis.cause = signature.cause;
         diagnosis.meaning = signature.meaning;
         diagnosis.advice = signature.advice;

@@ -63,11 +63,12 @@ std::string manifest_text(const Grid& grid) {
     return manifest.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-/// A name that leads to a directory within the sweep's.
+/// A name that leads to a directory within the sweep's, and that a terminal may show.
 std::string file_name_in(const Json& run) {
     std::string name;
     read_value(member_of(run, "name"), "name", name);
-    if (name.empty() || name.front() == '.' || name.find('/') != std::string::npos)
+    if (name.empty() || name.front() == '.' || name.find('/') != std::string::npos ||
+        printable(name, name.size()) != name)
         refuse_value("name", "the name of a run");
     return name;
 }
@@ -78,7 +79,7 @@ SweepRun run_from(const Json& json, const fs::path& sweep) {
     const Json& settings = member_of(json, "settings");
     if (!settings.is_object()) refuse_value("settings", "an object");
     for (const auto& [axis, value] : settings.items())
-        read_value(value, axis, run.settings.emplace_back(Setting{axis, ""}).value);
+        read_value(value, printable(axis, 60), run.settings.emplace_back(Setting{axis, ""}).value);
     const Json& seed = member_of(json, "seed");
     if (!seed.is_number_unsigned()) refuse_value("seed", "an integer of at least 0");
     run.seed = seed.get<std::uint64_t>();

@@ -12,10 +12,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Threads that wait do so asleep: on a machine with other work, threads that spin take the processor from those that
-# compute, and a test takes ten times as long.
-ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "passive"}
-
 
 def save_tokens(directory, vocabulary, count):
     """train.bin and val.bin as nanoGPT's prepare.py writes them: uint16, no header. Returns their ids.
@@ -57,7 +53,7 @@ class Probe:
 
     def text(self, command):
         """Runs a command and returns its standard output."""
-        done = subprocess.run([self.program, command, self.directory], capture_output=True, text=True, env=ENVIRONMENT)
+        done = subprocess.run([self.program, command, self.directory], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

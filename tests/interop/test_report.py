@@ -8,7 +8,6 @@ import subprocess
 import numpy as np
 import pytest
 from browser import Browser
-from conftest import ENVIRONMENT
 
 CONFIG = {
     "name": "small",
@@ -45,8 +44,7 @@ class Laboratory:
         (directory / "small.json").write_text(json.dumps(CONFIG))
 
     def __call__(self, *arguments):
-        return subprocess.run([self.program, *map(str, arguments)], cwd=self.directory, capture_output=True, text=True,
-                              env=ENVIRONMENT)
+        return subprocess.run([self.program, *map(str, arguments)], cwd=self.directory, capture_output=True, text=True)
 
     def train(self, name, *settings, status=0):
         done = self("train", "small.json", "--out", f"runs/{name}", "--threads", 1,

@@ -4,7 +4,6 @@ import json
 import subprocess
 
 import pytest
-from conftest import ENVIRONMENT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
@@ -21,7 +20,7 @@ def train(build_directory, tmp_path):
 
     def run(*arguments):
         command = [build_directory / "ballast", *arguments, "--threads", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return tmp_path / "run"
 

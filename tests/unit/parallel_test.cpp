@@ -1,10 +1,17 @@
 #include "ballast/base/parallel.h"
 
 #include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fcntl.h>
 #include <mutex>
 #include <numeric>
 #include <set>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include "catch.h"
@@ -73,6 +80,38 @@ TEST_CASE("one thread runs tasks in order on the calling thread", "[base]") {
     });
     CHECK(here);
     CHECK(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST_CASE("a child by fork() has none of the threads: its loops run, and it ends by exit()", "[base]") {
+    const Threads threads(3);
+    const auto loop_is_right = [] {
+        std::vector<std::int64_t> doubled(1000);
+        parallel_for(1000, [&](std::int64_t i) { doubled[static_cast<std::size_t>(i)] = 2 * i; });
+        return std::accumulate(doubled.begin(), doubled.end(), std::int64_t{0}) == 999 * 1000;
+    };
+    REQUIRE(loop_is_right()); // from here on there are threads
+
+    std::fflush(nullptr);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        // exit() ends the test framework as well: what it says does not belong into the output of this process.
+        const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+        ::dup2(nowhere, STDOUT_FILENO);
+        ::dup2(nowhere, STDERR_FILENO);
+        std::exit(loop_is_right() ? 0 : 1);
+    }
+    REQUIRE(child > 0);
+    int status = -1;
+    pid_t ended = 0;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while ((ended = ::waitpid(child, &status, WNOHANG)) == 0 && std::chrono::steady_clock::now() < deadline)
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (ended == 0) {
+        ::kill(child, SIGKILL);
+        ::waitpid(child, &status, 0);
+    }
+    CHECK(ended == child);
+    CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0));
 }
 
 TEST_CASE("the number of threads is at least 1", "[base]") {

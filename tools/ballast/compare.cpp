@@ -73,7 +73,7 @@ std::string with_spread(const Sample& sample, const char* pattern) {
 std::string verdicts_text(const ComparedArm& arm) {
     std::string text;
     for (const auto& [verdict, count] : arm.verdicts)
-        text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + verdict;
+        text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + printable(verdict);
     return text;
 }
 

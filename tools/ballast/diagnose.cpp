@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ballast/base/text.h"
 #include "command.h"
 #include "display.h"
 #include "format.h"
@@ -21,11 +22,12 @@ struct DiagnoseOptions {
 };
 
 void print_text(const RunRecord& run, const std::vector<Diagnosis>& found) {
-    std::printf("verdict: %s\n", run.verdict.empty() ? "none yet; the run has no summary" : run.verdict.c_str());
+    std::printf("verdict: %s\n",
+                run.verdict.empty() ? "none yet; the run has no summary" : printable(run.verdict).c_str());
     for (const Event& event : run.events)
         if (event.kind != "gradient_spike")
-            std::printf("step %lld: %s\n", static_cast<long long>(event.step), event.message.c_str());
-    if (!run.onset.empty()) std::printf("began: %s\n", run.onset.c_str());
+            std::printf("step %lld: %s\n", static_cast<long long>(event.step), printable(event.message).c_str());
+    if (!run.onset.empty()) std::printf("began: %s\n", printable(run.onset).c_str());
     if (found.empty())
         std::printf("\nno cause found: %s\n",
                     run.events.empty() ? "nothing has happened" : "none of the known signatures is there");

@@ -37,7 +37,7 @@ struct Diagnosis {
     std::string cause;                 ///< a word for programs: "bad_data"
     std::string meaning;               ///< a sentence for people
     double confidence = 0;             ///< 0 to 1
-    std::vector<std::string> evidence; ///< a line for each thing seen
+    std::vector<std::string> evidence; ///< a printable line for each thing seen
     std::string advice;
     std::string source; ///< where the signature is published; empty: ours
 };
