@@ -38,7 +38,7 @@ std::optional<Onset> trace_onset(Learner& learner, const Learner::Step& step) {
                  .before = 0};
 }
 
-/// The event that a verdict comes from.
+/// The event that a verdict comes from: the first spike, or where what holds at the end began.
 std::optional<Event> cause_of(std::string_view verdict, const std::filesystem::path& events) {
     const std::string_view kind = verdict == "diverged"  ? "divergence"
                                   : verdict == "stalled" ? "stall"
@@ -46,7 +46,7 @@ std::optional<Event> cause_of(std::string_view verdict, const std::filesystem::p
                                                          : verdict;
     std::optional<Event> cause;
     for (const Event& event : read_events(events))
-        if (event.kind == kind) cause = event;
+        if (event.kind == kind && !(cause && verdict == "spiky")) cause = event;
     return cause;
 }
 
