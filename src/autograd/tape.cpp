@@ -53,6 +53,14 @@ void timed(double* sum, Run&& run) {
 }
 
 std::span<const Var> inputs_of(const Node& node) { return {node.inputs.data(), node.input_count}; }
+
+bool reads_input(const OpDef& op, std::size_t input) { return (op.reads.inputs >> input & 1) != 0; }
+
+/// Rounded up to whole cache lines, as in an arena.
+std::int64_t in_lines(std::int64_t elements) {
+    constexpr std::int64_t kLine = 64 / sizeof(real);
+    return (elements + kLine - 1) / kLine * kLine;
+}
 } // namespace
 
 void Tape::time_nodes(bool on) {
@@ -60,8 +68,9 @@ void Tape::time_nodes(bool on) {
     seconds_.clear();
 }
 
-void Tape::begin(Mode mode, RandomKey random) {
+void Tape::begin(Mode mode, RandomKey random, bool keep_values) {
     mode_ = mode;
+    keep_values_ = keep_values;
     random_ = random;
     backward_done_ = false;
     arena_.reset();
@@ -110,9 +119,9 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
 
     const Inputs in(*this, inputs);
     const Shape shape = op.infer_shape(in.as_shapes(), attributes);
-    real* output = arena_.allocate<real>(shape.elements());
+    real* output = take_buffer(shape.elements());
     const std::int64_t saved_size = op.saved_size(in.as_shapes(), attributes);
-    real* saved = saved_size > 0 ? arena_.allocate<real>(saved_size) : nullptr;
+    real* saved = saved_size > 0 ? take_buffer(saved_size) : nullptr;
 
     const auto node = static_cast<std::int32_t>(nodes_.size());
     const auto place = static_cast<std::size_t>(node);
@@ -126,7 +135,11 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
 
     const bool needs_gradient = mode_ == Mode::train && std::any_of(inputs.begin(), inputs.end(),
                                                                     [&](Var v) { return value(v).needs_gradient; });
-    values_.push_back({shape, output, nullptr, node, needs_gradient, false});
+    values_.push_back({shape, output, nullptr, node, needs_gradient, false, op.reads.output ? node : kNobody});
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        std::int32_t& last_reader = value(inputs[i]).last_reader;
+        if (reads_input(op, i)) last_reader = std::min(last_reader, node);
+    }
     const Var result{static_cast<std::int32_t>(values_.size() - 1)};
 
     Node record{&op, {}, static_cast<std::uint8_t>(inputs.size()), result, saved, saved_size, attributes, site_};
@@ -135,15 +148,49 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
     return result;
 }
 
+void Tape::release(Var v) {
+    Value& released = value(v);
+    const bool is_read = mode_ == Mode::train && released.last_reader != kNobody;
+    if (!keep_values_ && !is_read) free_value(released);
+}
+
 real* Tape::take_buffer(std::int64_t elements) {
-    // Tensors of a network have few distinct sizes, so an exact fit is the rule; newest first, as it is still cached.
-    for (std::size_t i = free_.size(); i-- > 0;)
-        if (free_[i].elements == elements) {
-            real* data = free_[i].data;
-            free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(i));
-            return data;
-        }
-    return arena_.allocate<real>(elements);
+    elements = in_lines(elements);
+    // The smallest that is large enough; of equals the newest, as it is still cached. Tensors of a network have few
+    // distinct sizes, so an exact fit is the rule. A buffer is not cut for less than half of it.
+    auto best = free_.end();
+    for (auto it = free_.begin(); it != free_.end(); ++it)
+        if (it->elements >= elements && it->elements <= 2 * elements &&
+            (best == free_.end() || it->elements <= best->elements))
+            best = it;
+    if (best == free_.end()) return arena_.allocate<real>(elements);
+    real* const data = best->data;
+    best->data += elements;
+    best->elements -= elements;
+    if (best->elements == 0) free_.erase(best);
+    return data;
+}
+
+void Tape::give_buffer(real* data, std::int64_t elements) { free_.push_back({data, in_lines(elements)}); }
+
+/// Leaves are the caller's.
+void Tape::free_value(Value& value) {
+    if (value.node < 0 || value.is_free) return;
+    value.is_free = true;
+    give_buffer(const_cast<real*>(value.data), value.shape.elements());
+}
+
+/// Memory for the gradient of an input: that of its value, if the op can do with that and nobody reads the value later.
+real* Tape::take_gradient(std::size_t node_index, std::size_t input, bool keep_values) {
+    const Node& node = nodes_[node_index];
+    Value& of = value(node.inputs[input]);
+    const auto uses = std::count_if(node.inputs.begin(), node.inputs.begin() + node.input_count,
+                                    [&](Var v) { return v.index == node.inputs[input].index; });
+    const bool overwrites = (node.op->reads.overwrites >> input & 1) != 0 && uses == 1 && of.node >= 0 &&
+                            of.last_reader == static_cast<std::int32_t>(node_index);
+    if (keep_values || !overwrites) return take_buffer(of.shape.elements());
+    of.is_free = true;
+    return const_cast<real*>(of.data);
 }
 
 void Tape::run_backward(std::size_t node_index, bool keep_gradient) {
@@ -156,7 +203,7 @@ void Tape::run_backward(std::size_t node_index, bool keep_gradient) {
     for (std::size_t i = 0; i < in.count; ++i) {
         Value& input = value(node.inputs[i]);
         if (!input.needs_gradient) continue;
-        if (input.gradient == nullptr) input.gradient = take_buffer(input.shape.elements());
+        if (input.gradient == nullptr) input.gradient = take_gradient(node_index, i, keep_gradient);
         grads[i] = {input.gradient, input.has_gradient};
         input.has_gradient = true;
     }
@@ -192,6 +239,11 @@ void Tape::backward(Var root, const BackwardOptions& options) {
 
     Value& top = value(root);
     if (top.needs_gradient) {
+        const auto free_what_is_read_last_by = [&](Var v, std::int32_t node) {
+            if (value(v).last_reader == node && v.index != root.index) free_value(value(v));
+        };
+        for (std::int32_t v = 0; !options.keep_gradients && v < static_cast<std::int32_t>(values_.size()); ++v)
+            free_what_is_read_last_by({v}, kNobody);
         const std::int64_t elements = top.shape.elements();
         top.gradient = take_buffer(elements);
         top.has_gradient = true;
@@ -202,17 +254,20 @@ void Tape::backward(Var root, const BackwardOptions& options) {
                 std::fill_n(top.gradient, elements, real{1});
         }
 
-        for (auto i = static_cast<std::size_t>(top.node) + 1; i-- > 0;) {
-            Value& output = value(nodes_[i].output);
-            if (!output.has_gradient) continue; // the root does not depend on it
-            run_backward(i, options.keep_gradients);
+        for (std::int32_t i = top.node; i >= 0; --i) {
+            const Node& node = nodes_[static_cast<std::size_t>(i)];
+            Value& output = value(node.output);
+            const bool runs = output.has_gradient; // else the root does not depend on it
+            if (runs) run_backward(static_cast<std::size_t>(i), options.keep_gradients);
             if (options.keep_gradients) continue;
-            const std::int64_t size = output.shape.elements();
-            free_.push_back({output.gradient, size});
-            output.gradient = nullptr;
-            if (nodes_[i].output.index == root.index) continue;
-            free_.push_back({const_cast<real*>(output.data), size});
-            if (nodes_[i].saved_count > 0) free_.push_back({nodes_[i].saved, nodes_[i].saved_count});
+            if (runs) {
+                give_buffer(output.gradient, output.shape.elements());
+                output.gradient = nullptr;
+            }
+            if (node.saved_count > 0 && node.output.index != root.index) give_buffer(node.saved, node.saved_count);
+            free_what_is_read_last_by(node.output, i);
+            for (const Var input : inputs_of(node))
+                free_what_is_read_last_by(input, i);
         }
     }
 

@@ -65,8 +65,16 @@ MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t col
 }
 } // namespace
 
-void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
-                  real beta, real* c, std::int64_t c_stride) {
+namespace {
+/// op(B) of a product, and its columns.
+struct Factor {
+    MatrixRef b;
+    std::int64_t n;
+};
+
+/// gemm_in_task; `next` is what this thread is likely to need for its next product, with the same k.
+void product_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
+                     real beta, real* c, std::int64_t c_stride, [[maybe_unused]] const Factor& next) {
 #ifdef BALLAST_GEMM_OPENBLAS
     const auto transpose = [](bool yes) { return yes ? CblasTrans : CblasNoTrans; };
     const auto extent = [](std::int64_t value) { return static_cast<blasint>(value); };
@@ -82,11 +90,19 @@ void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, co
     const Arena::Mark mark(scratch);
     real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
     for (std::int64_t begin = 0; begin < k; begin += kDepthBlock) {
-        const std::int64_t length = std::min(kDepthBlock, k - begin);
+        const std::int64_t length = std::min(kDepthBlock, k - begin), rest = k - begin - length;
         pack_panels(panels, sub_matrix(b, begin, 0), n, length);
-        multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride);
+        multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride,
+                        rest > 0 ? FetchAhead(sub_matrix(b, begin + length, 0), n, std::min(kDepthBlock, rest))
+                                 : FetchAhead(next.b, next.n, std::min(kDepthBlock, k)));
     }
 #endif
+}
+} // namespace
+
+void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
+                  real beta, real* c, std::int64_t c_stride) {
+    product_in_task(m, n, k, alpha, a, b, beta, c, c_stride, {});
 }
 
 void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a,
@@ -105,9 +121,12 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
     if (plan.depth_chunks == 1) {
         parallel_for(tiles, [&](std::int64_t tile) {
             const TileRange range = tile_range(tile);
-            gemm_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, k, alpha,
-                         sub_matrix(a, range.row_begin, 0), sub_matrix(b, 0, range.column_begin),
-                         c.add ? real{1} : real{0}, c.data + range.row_begin * c_stride + range.column_begin, c_stride);
+            // Tiles are taken in order, so threads that are equally fast are as many tiles ahead as there are threads.
+            const TileRange next = tile + threads() < tiles ? tile_range(tile + threads()) : TileRange{};
+            product_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, k, alpha,
+                            sub_matrix(a, range.row_begin, 0), sub_matrix(b, 0, range.column_begin),
+                            c.add ? real{1} : real{0}, c.data + range.row_begin * c_stride + range.column_begin,
+                            c_stride, {sub_matrix(b, 0, next.column_begin), next.column_end - next.column_begin});
             if (epilogue != nullptr) epilogue(context, range);
         });
         return;

@@ -28,8 +28,14 @@ constexpr std::int64_t kVectors = 2;
 constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM ? 8 : 6;
 
 constexpr std::int64_t kCacheLine = 64 / sizeof(real);
-/// Rows of memory ahead of the one that is copied. Their distance is beyond what processors foresee by themselves.
+/// How far ahead of what is copied memory is fetched: rows, of which a piece each is copied, or elements of a row.
 constexpr std::int64_t kPrefetchRows = 8;
+constexpr std::int64_t kPrefetchTerms = 4 * kCacheLine;
+/// Terms between two steps of FetchAhead.
+constexpr std::int64_t kFetchTerms = 64;
+
+/// Into the second-level cache: where rows are a power of two apart, the first one has room for few of them.
+HWY_INLINE void fetch_for_later(const real* address) { __builtin_prefetch(address, 0, 2); }
 
 HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(Lanes(D())); }
 HWY_INLINE std::int64_t panel_columns() { return kVectors * lanes(); }
@@ -50,7 +56,7 @@ struct Result {
 /// op(A) is a[r * stride + i], or a[r + i * stride] when it is transposed.
 template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed>
 void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, const real* HWY_RESTRICT panel,
-                   const Result& result, std::int64_t columns) {
+                   const Result& result, std::int64_t columns, FetchAhead& ahead) {
     const D d;
     for (std::int64_t r = 0; r < kCount; ++r)
         for (std::int64_t v = 0; v < kWidth; ++v)
@@ -59,18 +65,22 @@ void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stri
     for (std::int64_t r = 0; r < kCount; ++r)
         for (std::int64_t v = 0; v < kWidth; ++v)
             sums[r][v] = Zero(d);
-    for (std::int64_t i = 0; i < k; ++i) {
-        V b[kWidth];
-        for (std::int64_t v = 0; v < kWidth; ++v)
-            b[v] = Load(d, panel + v * lanes());
-        for (std::int64_t r = 0; r < kCount; ++r) {
-            const auto element = Set(d, kTransposed ? a[r] : a[r * stride]);
+    for (; k > 0; k -= kFetchTerms) {
+        ahead.step();
+        for (std::int64_t i = std::min(k, kFetchTerms); i > 0; --i) {
+            V b[kWidth];
             for (std::int64_t v = 0; v < kWidth; ++v)
-                sums[r][v] = MulAdd(element, b[v], sums[r][v]);
+                b[v] = Load(d, panel + v * lanes());
+            for (std::int64_t r = 0; r < kCount; ++r) {
+                const auto element = Set(d, kTransposed ? a[r] : a[r * stride]);
+                for (std::int64_t v = 0; v < kWidth; ++v)
+                    sums[r][v] = MulAdd(element, b[v], sums[r][v]);
+            }
+            // The next band: processors do not foresee strides as long as rows.
+            if (kTransposed) hwy::Prefetch(a + kRows);
+            panel += panel_columns();
+            a += kTransposed ? stride : 1;
         }
-        if (kTransposed) hwy::Prefetch(a + kRows); // the next band: processors do not foresee strides as long as rows
-        panel += panel_columns();
-        a += kTransposed ? stride : 1;
     }
     const auto alpha = Set(d, result.alpha), beta = Set(d, result.beta);
     for (std::int64_t r = 0; r < kCount; ++r)
@@ -103,41 +113,47 @@ void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stri
 /// All panels times `rows` rows of op(A), at most kCount.
 template <std::int64_t kCount, bool kTransposed>
 void multiply_band(std::int64_t rows, std::int64_t n, std::int64_t k, const real* a, std::int64_t stride,
-                   const real* panels, Result result) {
+                   const real* panels, Result result, FetchAhead& ahead) {
     if constexpr (kCount > 1)
-        if (rows < kCount) return multiply_band<kCount - 1, kTransposed>(rows, n, k, a, stride, panels, result);
+        if (rows < kCount) return multiply_band<kCount - 1, kTransposed>(rows, n, k, a, stride, panels, result, ahead);
     for (; n > 0; n -= panel_columns(), panels += panel_columns() * k, result.c += panel_columns()) {
         if (n > lanes())
-            multiply_tile<kCount, kVectors, kTransposed>(k, a, stride, panels, result, std::min(n, panel_columns()));
+            multiply_tile<kCount, kVectors, kTransposed>(k, a, stride, panels, result, std::min(n, panel_columns()),
+                                                         ahead);
         else
-            multiply_tile<kCount, 1, kTransposed>(k, a, stride, panels, result, n);
+            multiply_tile<kCount, 1, kTransposed>(k, a, stride, panels, result, n, ahead);
     }
 }
 
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
-              real beta, real* c, std::int64_t c_stride) {
+              real beta, real* c, std::int64_t c_stride, FetchAhead ahead) {
+    const auto parts = [](std::int64_t extent, std::int64_t size) { return (extent + size - 1) / size; };
+    ahead.spread(parts(m, kRows) * parts(n, panel_columns()) * parts(k, kFetchTerms));
     for (std::int64_t row = 0; row < m; row += kRows) {
         const std::int64_t rows = std::min(kRows, m - row);
         const Result result{c + row * c_stride, c_stride, alpha, beta};
         if (a.transposed)
-            multiply_band<kRows, true>(rows, n, k, a.data + row, a.stride, panels, result);
+            multiply_band<kRows, true>(rows, n, k, a.data + row, a.stride, panels, result, ahead);
         else
-            multiply_band<kRows, false>(rows, n, k, a.data + row * a.stride, a.stride, panels, result);
+            multiply_band<kRows, false>(rows, n, k, a.data + row * a.stride, a.stride, panels, result, ahead);
     }
 }
 
-/// A panel of rows of memory: op(B) = B.
-HWY_INLINE void copy_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
+/// The panels of rows of memory: op(B) = B. A row goes into all of them before the next, as long rows are read faster.
+HWY_INLINE void copy_panels(real* panels, const real* b, std::int64_t stride, std::int64_t n, std::int64_t k) {
     const D d;
-    for (std::int64_t i = 0; i < k; ++i, b += stride, panel += panel_columns()) {
-        for (std::int64_t j = 0; j < columns; j += kCacheLine)
-            hwy::Prefetch(b + std::min(kPrefetchRows, k - 1 - i) * stride + j);
-        for (std::int64_t v = 0; v < kVectors; ++v) {
-            const std::int64_t count = std::clamp<std::int64_t>(columns - v * lanes(), 0, lanes());
-            const real* const from = b + v * lanes();
-            Store(count == lanes() ? LoadU(d, from) : Part{static_cast<std::size_t>(count)}.load(d, from), d,
-                  panel + v * lanes());
-        }
+    for (std::int64_t i = 0; i < k; ++i, b += stride, panels += panel_columns()) {
+        const real* const ahead = b + std::min(kPrefetchRows, k - 1 - i) * stride;
+        for (std::int64_t j = 0; j < n; j += kCacheLine)
+            fetch_for_later(ahead + j);
+        real* panel = panels;
+        for (std::int64_t column = 0; column < n; column += panel_columns(), panel += panel_columns() * k)
+            for (std::int64_t v = 0; v < kVectors; ++v) {
+                const real* const from = b + column + v * lanes();
+                const std::int64_t count = std::clamp<std::int64_t>(n - column - v * lanes(), 0, lanes());
+                Store(count == lanes() ? LoadU(d, from) : Part{static_cast<std::size_t>(count)}.load(d, from), d,
+                      panel + v * lanes());
+            }
     }
 }
 
@@ -168,30 +184,32 @@ HWY_INLINE void transpose_block(BlockTag d, real* to, std::int64_t to_stride, co
     }
 }
 
-/// A panel of columns of memory: op(B) = B^T. A few rows of memory at a time over their whole length, which is what
-/// processors fetch ahead by themselves.
-HWY_INLINE void transpose_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k) {
+/// A panel of columns of memory: op(B) = B^T; `next_columns` belong to the panel that follows. A cache line of each row
+/// of memory at a time, for which all of its part of the panel stays in the first-level cache.
+HWY_INLINE void transpose_panel(real* panel, const real* b, std::int64_t stride, std::int64_t columns, std::int64_t k,
+                                std::int64_t next_columns) {
     const std::int64_t width = panel_columns();
-    const std::int64_t whole_columns = columns / kBlock * kBlock, whole_terms = k / kBlock * kBlock;
-    for (std::int64_t j = 0; j < whole_columns; j += kBlock) {
-        for (std::int64_t i = 0; i < whole_terms; i += kBlock)
-            transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
-        for (std::int64_t i = whole_terms; i < k; ++i)
-            for (std::int64_t l = j; l < j + kBlock; ++l)
-                panel[i * width + l] = b[l * stride + i];
+    const std::int64_t whole_columns = columns / kBlock * kBlock, whole_lines = k / kCacheLine * kCacheLine;
+    for (std::int64_t line = 0; line < whole_lines; line += kCacheLine) {
+        const bool ends = line + kPrefetchTerms >= k;
+        const real* const ahead = b + line + kPrefetchTerms + (ends ? width * stride - k : 0);
+        for (std::int64_t j = 0; j < (ends ? next_columns : columns); ++j)
+            fetch_for_later(ahead + j * stride);
+        for (std::int64_t j = 0; j < whole_columns; j += kBlock)
+            for (std::int64_t i = line; i < line + kCacheLine; i += kBlock)
+                transpose_block(CappedTag<real, kBlock>(), panel + i * width + j, width, b + j * stride + i, stride);
     }
-    for (std::int64_t j = whole_columns; j < width; ++j)
-        for (std::int64_t i = 0; i < k; ++i)
+    for (std::int64_t j = 0; j < width; ++j)
+        for (std::int64_t i = j < whole_columns ? whole_lines : 0; i < k; ++i)
             panel[i * width + j] = j < columns ? b[j * stride + i] : 0;
 }
 
 void pack(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k) {
+    if (!b.transposed) return copy_panels(panels, b.data, b.stride, n, k);
     for (std::int64_t column = 0; column < n; column += panel_columns(), panels += panel_columns() * k) {
         const std::int64_t columns = std::min(panel_columns(), n - column);
-        if (b.transposed)
-            transpose_panel(panels, b.data + column * b.stride, b.stride, columns, k);
-        else
-            copy_panel(panels, b.data + column, b.stride, columns, k);
+        const std::int64_t next_columns = std::min(panel_columns(), n - column - columns);
+        transpose_panel(panels, b.data + column * b.stride, b.stride, columns, k, next_columns);
     }
 }
 
@@ -215,8 +233,8 @@ void pack_panels(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t 
 }
 
 void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
-                     real beta, real* c, std::int64_t c_stride) {
-    HWY_DYNAMIC_DISPATCH(multiply)(m, n, k, alpha, a, panels, beta, c, c_stride);
+                     real beta, real* c, std::int64_t c_stride, FetchAhead ahead) {
+    HWY_DYNAMIC_DISPATCH(multiply)(m, n, k, alpha, a, panels, beta, c, c_stride, ahead);
 }
 
 } // namespace ballast::inline BALLAST_PRECISION

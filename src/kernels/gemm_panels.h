@@ -21,9 +21,43 @@ std::int64_t panels_size(std::int64_t n, std::int64_t k);
 /// `panels` is aligned to 64 bytes.
 void pack_panels(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k);
 
+/// Brings a matrix that is to be packed soon into the second-level cache, some lines at a time. Packing would wait for
+/// memory; multiplications, among which this is spread, do not.
+class FetchAhead {
+public:
+    FetchAhead() = default; ///< of nothing
+    /// Of op(B) [k, n].
+    FetchAhead(const MatrixRef& b, std::int64_t n, std::int64_t k)
+        : row_(b.data), stride_(b.stride), rows_(b.transposed ? n : k), length_(b.transposed ? k : n) {}
+
+    /// Announces the number of calls of step(), over which the matrix is spread.
+    void spread(std::int64_t steps) { lines_a_step_ = (rows_ * ((length_ + kLine - 1) / kLine) + steps - 1) / steps; }
+
+    void step() {
+        for (std::int64_t line = 0; line < lines_a_step_ && rows_ > 0; ++line) {
+            __builtin_prefetch(row_ + column_, 0, 2);
+            column_ += kLine;
+            if (column_ < length_) continue;
+            column_ = 0;
+            row_ += stride_;
+            --rows_;
+        }
+    }
+
+private:
+    static constexpr std::int64_t kLine = 64 / sizeof(real);
+
+    const real* row_ = nullptr; ///< of memory, that is being fetched
+    std::int64_t stride_ = 0;
+    std::int64_t rows_ = 0; ///< that are left
+    std::int64_t length_ = 0;
+    std::int64_t column_ = 0;
+    std::int64_t lines_a_step_ = 0;
+};
+
 /// C = alpha op(A) op(B) + beta C for op(A) [m, k] and packed op(B) [k, n], k at most kDepthBlock. With beta = 0, C is
-/// not read.
+/// not read. `ahead` is fetched meanwhile.
 void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
-                     real beta, real* c, std::int64_t c_stride);
+                     real beta, real* c, std::int64_t c_stride, FetchAhead ahead);
 
 } // namespace ballast::inline BALLAST_PRECISION

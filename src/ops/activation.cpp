@@ -41,7 +41,7 @@ std::vector<OpSample> samples() {
 } // namespace
 
 const OpDef activation_op{"activation", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
-                          samples};
+                          samples,      kReadsInputs};
 
 Var activation(Tape& tape, Var x, Activation kind) {
     return tape.record(activation_op, {x}, ActivationAttributes{kind});

@@ -39,7 +39,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef affine_op{"affine", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef affine_op{"affine", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                      samples,  kReadsNothing};
 
 Var affine(Tape& tape, Var x, double a, double b) { return tape.record(affine_op, {x}, AffineAttributes{a, b}); }
 

@@ -58,7 +58,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef attention_op{"attention", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef attention_op{"attention", infer_shape, saved_size, forward, backward, flops, samples, BackwardReads{}};
 
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape) { return tape.record(attention_op, {qkv}, shape); }
 

@@ -72,7 +72,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef batchnorm_op{"batchnorm", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef batchnorm_op{"batchnorm", infer_shape, saved_size, forward, backward, flops, samples, kReadsInputs};
 
 Var batchnorm(Tape& tape, Var x, Var gain, Var bias, Var running_mean, Var running_variance, double eps, bool frozen) {
     return record_with(tape, batchnorm_op, x, gain, bias, {running_mean, running_variance},

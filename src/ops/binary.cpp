@@ -73,7 +73,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef binary_op{"binary", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef binary_op{"binary", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
+                      samples,  kReadsInputs};
 
 Var binary(Tape& tape, Binary kind, Var a, Var b) { return tape.record(binary_op, {a, b}, BinaryAttributes{kind}); }
 

@@ -58,8 +58,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef broadcast_op{"broadcast", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
-                         samples};
+const OpDef broadcast_op{"broadcast", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                         samples,     kReadsNothing};
 
 Var broadcast(Tape& tape, Var x, std::int64_t rows, std::int64_t width) {
     return tape.record(broadcast_op, {x}, BroadcastAttributes{rows, width});

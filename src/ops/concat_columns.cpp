@@ -45,9 +45,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef concat_columns_op{
-    "concat_columns", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples,
-};
+const OpDef concat_columns_op{"concat_columns",           infer_shape, saves_nothing, forward, backward,
+                              one_flop_per_input_element, samples,     kReadsNothing};
 
 Var concat_columns(Tape& tape, std::initializer_list<Var> parts) { return tape.record(concat_columns_op, parts); }
 

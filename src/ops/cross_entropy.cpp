@@ -71,7 +71,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef cross_entropy_op{"cross_entropy", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef cross_entropy_op{"cross_entropy", infer_shape, saved_size, forward,
+                             backward,        flops,       samples,    BackwardReads{0b1, false, 0b1}};
 
 Var cross_entropy(Tape& tape, Var logits, std::span<const std::int32_t> targets, double scale, double z_loss) {
     return tape.record(

@@ -49,7 +49,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef derf_op{"derf", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef derf_op{"derf", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsInputs};
 
 Var derf(Tape& tape, Var x, Var alpha, Var shift, Var gain, Var bias) {
     return record_with(tape, derf_op, x, gain, bias, {alpha, shift}, given(gain, bias));

@@ -63,7 +63,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef dropout_op{"dropout", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef dropout_op{"dropout", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                       samples,   kReadsNothing};
 
 Var dropout(Tape& tape, Var x, double probability) {
     return probability == 0 ? x : tape.record(dropout_op, {x}, DropoutAttributes{probability});

@@ -46,7 +46,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef dyt_op{"dyt", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef dyt_op{"dyt", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsInputs};
 
 Var dyt(Tape& tape, Var x, Var alpha, Var gain, Var bias) {
     return record_with(tape, dyt_op, x, gain, bias, {alpha}, given(gain, bias));

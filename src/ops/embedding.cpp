@@ -99,7 +99,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef embedding_op{"embedding", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef embedding_op{"embedding", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsNothing};
 
 Var embedding(Tape& tape, Var table, Var positions, std::span<const std::int32_t> tokens, std::int64_t time,
               double scale) {

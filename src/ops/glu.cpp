@@ -36,7 +36,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef glu_op{"glu", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef glu_op{"glu",   infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
+                   samples, kReadsInputs};
 
 Var glu(Tape& tape, Var x, Activation kind) { return tape.record(glu_op, {x}, GluAttributes{kind}); }
 

@@ -41,7 +41,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef head_scale_op{"head_scale", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef head_scale_op{"head_scale", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsInputs};
 
 Var head_scale(Tape& tape, Var x, Var scale) { return tape.record(head_scale_op, {x, scale}); }
 

@@ -51,7 +51,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef layernorm_op{"layernorm", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef layernorm_op{"layernorm", infer_shape, saved_size, forward, backward, flops, samples, kReadsInputs};
 
 Var layernorm(Tape& tape, Var x, Var gain, Var bias, double eps) {
     return record_with(tape, layernorm_op, x, gain, bias, {}, LayerNormAttributes{eps, given(gain, bias)});

@@ -51,10 +51,11 @@ void backward(const BackwardCall& call) {
     const std::int64_t out = call.inputs[1].shape[0];
     real* dy = call.output_grad;
     if (activation != Activation::identity) activation_backward(activation, {dy, false}, dy, call.saved, rows * out);
-    if (const Grad& dx = call.input_grads[0])
-        gemm(rows, in, out, 1, {dy, out}, {call.inputs[1].data, in}, dx, in, call.scratch);
     if (const Grad& dweight = call.input_grads[1])
         gemm(out, in, rows, 1, {dy, out, true}, {call.inputs[0].data, in}, dweight, in, call.scratch);
+    // Last, as it may overwrite x.
+    if (const Grad& dx = call.input_grads[0])
+        gemm(rows, in, out, 1, {dy, out}, {call.inputs[1].data, in}, dx, in, call.scratch);
     if (call.inputs.size() > 2 && call.input_grads[2]) column_sums(call.input_grads[2], dy, rows, out);
 }
 
@@ -78,7 +79,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef linear_op{"linear", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef linear_op{"linear", infer_shape, saved_size, forward,
+                      backward, flops,       samples,    BackwardReads{0b11, false, 0b1}};
 
 Var linear(Tape& tape, Var x, Var weight, Var bias, Activation activation) {
     const LinearAttributes attributes{activation};

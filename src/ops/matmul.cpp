@@ -75,7 +75,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef matmul_op{"matmul", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef matmul_op{"matmul", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsInputs};
 
 Var matmul(Tape& tape, Var a, Var b, bool transpose_a, bool transpose_b) {
     return tape.record(matmul_op, {a, b}, MatmulAttributes{transpose_a, transpose_b});

@@ -54,7 +54,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef place_op{"place", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef place_op{"place", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                     samples, kReadsNothing};
 
 Var place(Tape& tape, Var x, std::int64_t row, std::int64_t column, std::int64_t rows, std::int64_t width) {
     return tape.record(place_op, {x}, PlaceAttributes{row, column, rows, width});

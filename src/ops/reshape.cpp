@@ -30,7 +30,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef reshape_op{"reshape", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef reshape_op{"reshape", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                       samples,   kReadsNothing};
 
 Var reshape(Tape& tape, Var x, const Shape& shape) { return tape.record(reshape_op, {x}, shape); }
 

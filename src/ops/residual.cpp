@@ -38,7 +38,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef residual_op{"residual", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef residual_op{"residual", infer_shape, saves_nothing, forward, backward, flops, samples, kReadsNothing};
 
 Var residual(Tape& tape, Var x, Var branch, double skip_scale, double branch_scale) {
     return tape.record(residual_op, {x, branch}, ResidualAttributes{skip_scale, branch_scale});

@@ -49,7 +49,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef residual_scaled_op{"residual_scaled", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef residual_scaled_op{"residual_scaled", infer_shape, saves_nothing, forward,
+                               backward,          flops,       samples,       BackwardReads{0b110, false}};
 
 Var residual_scaled(Tape& tape, Var x, Var branch, Var scale, double skip_scale, double branch_scale) {
     return tape.record(residual_scaled_op, {x, branch, scale}, ResidualAttributes{skip_scale, branch_scale});

@@ -55,7 +55,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef rmsnorm_op{"rmsnorm", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef rmsnorm_op{"rmsnorm", infer_shape, saved_size, forward, backward, flops, samples, kReadsInputs};
 
 Var rmsnorm(Tape& tape, Var x, Var gain, double eps, const RmsNormOptions& options) {
     const RmsNormAttributes attributes{eps, options};

@@ -41,7 +41,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef rope_op{"rope", infer_shape, saves_nothing, forward, backward, flops, samples};
+const OpDef rope_op{"rope", infer_shape, saves_nothing, forward, backward, flops, samples, BackwardReads{0b10, false}};
 
 Var rope(Tape& tape, Var qkv, Var table, const AttentionShape& shape) {
     return tape.record(rope_op, {qkv, table}, shape);

@@ -37,7 +37,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef row_sum_op{"row_sum", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef row_sum_op{"row_sum", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                       samples,   kReadsNothing};
 
 Var row_sum(Tape& tape, Var x) { return tape.record(row_sum_op, {x}); }
 

@@ -45,7 +45,7 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef scalenorm_op{"scalenorm", infer_shape, saved_size, forward, backward, flops, samples};
+const OpDef scalenorm_op{"scalenorm", infer_shape, saved_size, forward, backward, flops, samples, kReadsInputs};
 
 Var scalenorm(Tape& tape, Var x, Var gain, double eps) {
     return tape.record(scalenorm_op, {x, gain}, ScaleNormAttributes{eps});

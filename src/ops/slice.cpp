@@ -44,7 +44,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef slice_op{"slice", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef slice_op{"slice", infer_shape,  saves_nothing, forward, backward, one_flop_per_input_element,
+                     samples, kReadsNothing};
 
 Var slice(Tape& tape, Var x, const Window& window) { return tape.record(slice_op, {x}, window); }
 

@@ -32,7 +32,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef softcap_op{"softcap", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef softcap_op{"softcap", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
+                       samples,   kReadsInputs};
 
 Var softcap(Tape& tape, Var x, double cap) { return tape.record(softcap_op, {x}, SoftcapAttributes{cap}); }
 

@@ -68,7 +68,8 @@ std::vector<OpSample> samples() {
 
 } // namespace
 
-const OpDef unary_op{"unary", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element, samples};
+const OpDef unary_op{"unary", infer_shape, saves_nothing, forward, backward, one_flop_per_input_element,
+                     samples, kReadsInputs};
 
 Var unary(Tape& tape, Unary kind, Var x) { return tape.record(unary_op, {x}, UnaryAttributes{kind}); }
 

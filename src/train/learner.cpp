@@ -139,14 +139,14 @@ void Learner::draw_batch(std::int64_t batch) {
     }
 }
 
-Var Learner::forward(std::int64_t step, std::int64_t i) {
+Var Learner::forward(std::int64_t step, std::int64_t i, bool keep_values) {
     const std::int64_t context = config_.model.context;
     const std::int64_t micro_batch = config_.train.micro_batch;
     const auto count = static_cast<std::size_t>(micro_batch * context);
     const auto offset = static_cast<std::size_t>(i) * count;
     const std::span inputs(inputs_.data() + offset, count);
     const std::span targets(targets_.data() + offset, count);
-    tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches() + i)});
+    tape_.begin(Mode::train, {config_.seed, static_cast<std::uint64_t>(step * micro_batches() + i)}, keep_values);
     const Var logits = model_(tape_, {inputs, {micro_batch, context}});
     // Divided by the targets of the whole batch, so that the sum over micro-batches is the batch's mean.
     return ops::cross_entropy(tape_, logits, targets, 1 / static_cast<double>(targets_per_step()), config_.loss.z_loss);
@@ -164,10 +164,11 @@ Learner::Step Learner::gradients(std::int64_t step, std::int64_t batch, LayerPro
     ops::CrossEntropySums sums;
     statistics_.begin();
     for (std::int64_t i = 0; i < micro_batches(); ++i) { // gradients add up in the table
-        const Var loss = forward(step, i);
+        const bool probes = probe != nullptr && i == 0;
+        const Var loss = forward(step, i, probes);
         sums += ops::cross_entropy_sums(tape_, loss);
         statistics_.observe(tape_);
-        if (probe != nullptr && i == 0) probe->activations(step, tape_);
+        if (probes) probe->activations(step, tape_);
         tape_.backward(loss, {.accumulate = i > 0});
     }
     if (probe != nullptr) probe->gradients();
@@ -215,7 +216,7 @@ std::vector<TraceEntry> Learner::trace(std::int64_t step, std::int64_t batch) {
     draw_batch(batch);
     std::vector<TraceEntry> trace;
     for (std::int64_t i = 0; i < micro_batches(); ++i) {
-        tape_.backward(forward(step, i), {.accumulate = i > 0, .keep_gradients = true});
+        tape_.backward(forward(step, i, true), {.accumulate = i > 0, .keep_gradients = true});
         std::vector<TraceEntry> found = trace_of(tape_, table_);
         const bool has_ended = first_not_finite(found) != nullptr;
         if (i == 0 || has_ended) trace = std::move(found);

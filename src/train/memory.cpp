@@ -22,7 +22,7 @@ double activation_bytes(const Transformer& model, const Config& config) {
     const std::int64_t time = config.model.context;
     const std::vector<std::int32_t> ids(static_cast<std::size_t>(rows * time)); // looked at to see that they are ids
     Tape plan(ops::registry(), Arena::Backing::none);
-    plan.begin(Mode::train);
+    plan.begin(Mode::train, {}, config.stability.probe_every > 0); // a step that is probed needs the most
     const Var logits = model(plan, {ids, {rows, time}});
     plan.backward(ops::cross_entropy(plan, logits, ids, 1, config.loss.z_loss));
     return static_cast<double>(Arena::block_bytes(plan.activation_bytes()));

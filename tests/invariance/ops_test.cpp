@@ -68,6 +68,47 @@ std::vector<Reals> bits_of(const Call& call) {
     return results;
 }
 
+/// The gradients of one call of backward. With `spoil`, what the op says it does not read is NaN, and gradients that
+/// may overwrite values do.
+std::vector<Reals> gradients_of(const OpDef& op, const OpSample& sample, bool spoil) {
+    std::vector<Reals> values = op_calls::sample_inputs(sample, 5), gradients;
+    Tape tape(ops::registry());
+    tape.begin(Mode::train, {11, 3});
+    std::vector<Var> in;
+    for (std::size_t i = 0; i < values.size(); ++i)
+        in.push_back(tape.constant(sample.inputs[i], values[i].data()));
+    const Var y = tape.record(op, in, sample.attributes);
+    Reals output(tape.data(y), tape.data(y) + tape.shape(y).elements());
+    Reals cotangent = op_calls::cotangent_values(output.size(), 7);
+
+    for (const Reals& value : values)
+        gradients.emplace_back(value.size(), op_calls::kNaN);
+    const auto has = [&](std::uint8_t bits, std::size_t i) { return spoil && (bits >> i & 1) != 0; };
+    std::vector<Tensor> tensors;
+    std::vector<Grad> grads;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (has(static_cast<std::uint8_t>(~op.reads.inputs), i))
+            std::fill(values[i].begin(), values[i].end(), op_calls::kNaN);
+        tensors.push_back({sample.inputs[i], values[i].data()});
+        Reals& target = has(op.reads.overwrites, i) ? values[i] : gradients[i];
+        grads.push_back(op_calls::is_constant(sample, i) ? Grad{} : Grad{target.data(), false});
+    }
+    if (spoil && !op.reads.output) std::fill(output.begin(), output.end(), op_calls::kNaN);
+    Arena scratch;
+    op.backward({tensors,
+                 {tape.shape(y), output.data()},
+                 tape.producer(y).saved,
+                 cotangent.data(),
+                 grads,
+                 sample.attributes,
+                 {11, 3},
+                 0,
+                 scratch});
+    for (std::size_t i = 0; i < values.size(); ++i)
+        if (has(op.reads.overwrites, i)) gradients[i] = values[i];
+    return gradients;
+}
+
 /// A sample with every extent but those of 1 multiplied until the largest input has 2^17 elements, several times what
 /// one task takes. Nothing when the op's attributes fix its extents.
 std::optional<OpSample> enlarged(const OpDef& op, OpSample sample) {
@@ -143,6 +184,16 @@ std::vector<Call> large_calls() {
 }
 
 } // namespace
+
+TEST_CASE("backward reads what the op says, and overwrites it no earlier", "[invariance]") {
+    for (const OpDef* op : ops::registry())
+        for (const OpSample& sample : op->samples()) {
+            CAPTURE(op->name, sample.label);
+            const std::vector<Reals> whole = gradients_of(*op, sample, false), spoilt = gradients_of(*op, sample, true);
+            for (std::size_t i = 0; i < whole.size(); ++i)
+                CHECK(kernel_test::same_bits(whole[i], spoilt[i]));
+        }
+}
 
 TEST_CASE("every op computes the same bits at any number of threads", "[invariance]") {
     pin_blas();

@@ -43,7 +43,8 @@ TEST_CASE("the plan of a step takes exactly the memory of the step") {
     const std::string base = R"({"data": {"path": "text.txt"},
         "model": {"layers": 3, "heads": 4, "width": 32, "context": 24}, "train": {"batch": 6}})";
     const std::vector<std::string> overrides = GENERATE(
-        std::vector<std::string>{}, std::vector<std::string>{"train.micro_batch=2", "optimizer.kind=sgd"},
+        std::vector<std::string>{}, std::vector<std::string>{"stability.probe_every=0"},
+        std::vector<std::string>{"train.micro_batch=2", "optimizer.kind=sgd"},
         std::vector<std::string>{"model.norm.placement=post", "model.norm.kind=rmsnorm", "model.dropout=0.1"},
         std::vector<std::string>{"model.ffn.kind=swiglu", "model.position=rope", "model.kv_heads=2", "model.bias=true"},
         std::vector<std::string>{"model.tie_embeddings=false", "model.position=alibi", "loss.z_loss=1e-4",
@@ -54,8 +55,9 @@ TEST_CASE("the plan of a step takes exactly the memory of the step") {
     const MemoryEstimate estimate = estimate_memory(config, data.vocab_size(), 1000);
 
     Learner learner(config, data);
-    learner.step(1);
-    learner.step(2);
+    LayerProbe probe(learner.table(), config.optimizer);
+    for (std::int64_t step = 1; step <= 2; ++step)
+        learner.gradients(step, step, config.stability.probe_every > 0 ? &probe : nullptr);
     const auto array =
         static_cast<double>(Arena::block_bytes(sizeof(float) * static_cast<std::size_t>(learner.table().size())));
     CHECK(bytes_of(estimate, "activations") ==
@@ -66,7 +68,7 @@ TEST_CASE("the plan of a step takes exactly the memory of the step") {
     const auto state = static_cast<double>(state_bytes(learner.table(), learner.optimizer().moments().size()));
     CHECK(bytes_of(estimate, "snapshots") == 2 * state);
     CHECK(bytes_of(estimate, "undo copy") == (config.stability.on_non_finite == Policy::skip ? state : 0));
-    CHECK(bytes_of(estimate, "probes") == array);
+    CHECK(bytes_of(estimate, "probes") == (config.stability.probe_every > 0 ? array : 0));
     CHECK(bytes_of(estimate, "batches") == 2.0 * sizeof(std::int32_t) * 6 * 24);
     CHECK(bytes_of(estimate, "program and data") >= 1000);
 }

@@ -236,6 +236,67 @@ TEST_CASE("backward uses the memory of what is dead, and passes repeat their add
     CHECK(bytes_of(true) >= 2 * values);
 }
 
+TEST_CASE("what is released serves the next ops, unless a backward reads it or values are kept", "[autograd]") {
+    constexpr std::int64_t kElements = 1 << 14;
+    const std::vector<float> x(kElements, 1.0F);
+    std::vector<float> gradient(kElements);
+    for (const bool keep : {false, true})
+        for (const bool is_read : {false, true}) {
+            CAPTURE(keep, is_read);
+            Tape tape(ops::registry());
+            tape.begin(Mode::train, {}, keep);
+            const Var leaf = tape.leaf({kElements}, x.data(), gradient.data());
+            const Var middle = ops::affine(tape, leaf, 2, 0);
+            const Var root = is_read ? ops::multiply(tape, middle, middle) : ops::affine(tape, middle, 3, 0);
+            const float* const memory = tape.data(middle);
+            tape.release(middle);
+            tape.release(leaf); // the caller's
+            const Var beside = ops::affine(tape, leaf, 5, 0);
+            CHECK((tape.data(beside) == memory) == (!keep && !is_read));
+            CHECK(tape.data(ops::affine(tape, leaf, 7, 0)) != memory); // given away once
+            tape.backward(root);
+            CHECK(gradient == std::vector<float>(kElements, is_read ? 8.0F : 6.0F));
+        }
+}
+
+TEST_CASE("values that no backward reads, or none that is left, serve gradients", "[autograd]") {
+    constexpr std::int64_t kElements = 1 << 14, kLength = 20;
+    const std::vector<float> x(kElements, 1.0F);
+    std::vector<float> gradient(kElements);
+    Tape tape(ops::registry());
+    tape.begin(Mode::train);
+    Var y = tape.leaf({kElements}, x.data(), gradient.data());
+    for (std::int64_t i = 0; i < kLength; ++i)
+        y = ops::affine(tape, y, -1, 0); // reads no value
+    tape.backward(y);
+    CHECK(tape.activation_bytes() == kLength * kElements * sizeof(float));
+    CHECK(gradient == x);
+}
+
+TEST_CASE("a gradient takes the place of its value where the op allows it, and nobody reads that later", "[autograd]") {
+    constexpr std::int64_t kRows = 64, kClasses = 256;
+    const std::vector<std::int32_t> targets(kRows, 3);
+    const std::vector<float> x(kRows * kClasses, 1.0F);
+    std::vector<float> gradient(x.size());
+    const auto bytes = [&](bool twice) {
+        Tape tape(ops::registry());
+        tape.begin(Mode::train);
+        const Var leaf = tape.leaf({kRows, kClasses}, x.data(), gradient.data());
+        const Var logits = ops::activation(tape, leaf, Activation::exp);
+        Var loss = ops::cross_entropy(tape, logits, targets, 1);
+        if (twice) loss = ops::add(tape, loss, ops::cross_entropy(tape, logits, targets, 1));
+        tape.backward(loss);
+        return tape.activation_bytes();
+    };
+    const std::size_t logits = x.size() * sizeof(float);
+    CHECK(bytes(false) < logits + logits / 4);
+    std::vector<float> doubled = gradient;
+    for (float& value : doubled)
+        value *= 2;
+    CHECK(bytes(true) >= 2 * logits);
+    CHECK(gradient == doubled);
+}
+
 TEST_CASE("nodes are plain data, in the order of their execution", "[autograd]") {
     Tape tape(ops::registry());
     tape.begin(Mode::eval, {1, 2});

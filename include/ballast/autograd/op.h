@@ -99,6 +99,15 @@ struct OpSample {
     std::vector<std::size_t> constants = {}; ///< inputs that the op takes as constants: no gradient
 };
 
+/// Which values an op's backward reads, beside what forward has saved: memory of others is used for something else.
+/// Bit i stands for input i. An op that says nothing reads everything.
+struct BackwardReads {
+    std::uint8_t inputs = 0xff;
+    bool output = true;
+    /// Inputs whose gradient may be put where their value is: no element is read after it has been written.
+    std::uint8_t overwrites = 0;
+};
+
 /// A differentiable operation, as a value. All state of a call is in the call.
 struct OpDef {
     std::string_view name;
@@ -111,6 +120,7 @@ struct OpDef {
     void (*backward)(const BackwardCall&);
     Flops (*flops)(std::span<const Shape> inputs, const Attributes&);
     std::vector<OpSample> (*samples)();
+    BackwardReads reads = {};
 };
 
 /// For infer_shape: throws ShapeError "[op] what; got [2, 3], [4]" unless `fits`.
@@ -122,6 +132,10 @@ template <std::invocable Expectation>
 void require_shape(bool fits, std::string_view op, const Expectation& expectation, std::span<const Shape> inputs) {
     if (!fits) require_shape(false, op, expectation(), inputs);
 }
+
+/// For ops whose backward does not read their output, or no value at all.
+inline constexpr BackwardReads kReadsInputs{0xff, false};
+inline constexpr BackwardReads kReadsNothing{0, false};
 
 /// For ops that keep nothing.
 std::int64_t saves_nothing(std::span<const Shape> inputs, const Attributes&);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -39,10 +40,10 @@ struct NodeSeconds {
 /// Walther, "Evaluating Derivatives", chapter 3). Nodes stand in the order of their execution, so backward is a loop
 /// from the last to the first.
 ///
-/// Memory: values and gradients live in an arena that begin() resets, so a steady-state step allocates nothing. Once
-/// the backward of a node has run, its output, its output's gradient and its saved state are dead, and their memory
-/// serves the gradients of earlier nodes; after backward() only the leaves and the root (value and saved state) are
-/// readable, unless gradients are kept.
+/// Memory: values and gradients live in an arena that begin() resets, so a steady-state step allocates nothing. From
+/// the beginning of backward() on, memory serves the gradients of earlier nodes once it is dead: a value, when the
+/// last backward that reads it has run (OpDef::reads); a gradient and saved state, when the backward of their node has.
+/// After backward() only the leaves and the root (value and saved state) are readable, unless gradients are kept.
 ///
 /// Not thread-safe; independent tapes are independent.
 class Tape {
@@ -56,8 +57,9 @@ public:
     Tape(const Tape&) = delete;
     Tape& operator=(const Tape&) = delete;
 
-    /// Forgets everything recorded. `mode` is explicit and fixed until the next begin().
-    void begin(Mode mode, RandomKey random = {});
+    /// Forgets everything recorded. `mode` is explicit and fixed until the next begin(). `keep_values` makes release()
+    /// do nothing.
+    void begin(Mode mode, RandomKey random = {}, bool keep_values = true);
     Mode mode() const { return mode_; }
 
     /// A leaf without gradient. The memory stays the caller's and must outlive the pass.
@@ -72,6 +74,10 @@ public:
     Var record(const OpDef& op, std::initializer_list<Var> inputs, const Attributes& attributes = {}) {
         return record(op, std::span(inputs.begin(), inputs.size()), attributes);
     }
+
+    /// Says that neither an op nor anybody else will be given `v` again. Where no backward reads it, the next ops use
+    /// its memory.
+    void release(Var v);
 
     /// Names what is recorded while it lives after the module that records it, "blocks.3.attention.qkv", for whoever
     /// reads values off the tape. The innermost name counts. The name must outlive the pass.
@@ -129,7 +135,11 @@ private:
         std::int32_t node; ///< index of the producer, -1 for a leaf
         bool needs_gradient;
         bool has_gradient; ///< something has been written to `gradient` in this backward pass
+        /// The first node whose backward reads the value, and so the last to do so; kNobody: there is none.
+        std::int32_t last_reader = kNobody;
+        bool is_free = false; ///< its memory serves something else
     };
+    static constexpr std::int32_t kNobody = std::numeric_limits<std::int32_t>::max();
     struct FreeBuffer {
         real* data;
         std::int64_t elements;
@@ -139,10 +149,14 @@ private:
     Value& value(Var v);
     bool plans() const { return arena_.backing() == Arena::Backing::none; }
     real* take_buffer(std::int64_t elements);
+    void give_buffer(real* data, std::int64_t elements);
+    void free_value(Value& value);
+    real* take_gradient(std::size_t node_index, std::size_t input, bool keep_values);
     void run_backward(std::size_t node_index, bool keep_gradient);
 
     std::span<const OpDef* const> registry_;
     Mode mode_ = Mode::eval;
+    bool keep_values_ = true;
     RandomKey random_;
     bool backward_done_ = false;
     std::string_view site_;

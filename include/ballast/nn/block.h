@@ -51,6 +51,7 @@ struct Residual {
         const Var branch = ops::dropout(tape, out(tape, sublayer(tape, in)), dropout);
         const Var sum = scale ? ops::residual_scaled(tape, x, branch, scale(tape), skip_scale, 1)
                               : ops::residual(tape, x, branch, skip_scale, 1);
+        tape.release(branch);
         return post(tape, sum);
     }
 };

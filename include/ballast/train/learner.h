@@ -92,7 +92,7 @@ public:
 private:
     void draw_batch(std::int64_t batch);
     /// The loss of micro-batch `i` of the batch that was drawn last, on the tape.
-    Var forward(std::int64_t step, std::int64_t i);
+    Var forward(std::int64_t step, std::int64_t i, bool keep_values);
     /// Name of the first parameter whose gradient (or, after the update, value) is not finite.
     std::string first_non_finite(const float* values) const;
 
