@@ -27,6 +27,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "rows-inl.h"
 #include "simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -36,46 +37,94 @@ namespace {
 
 using D = ScalableTag<real>;
 
-/// stats: mean, its correction, rstd.
-HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width, real eps) {
+/// Long rows leave no room in the first-level cache for what the processor foresees: the next row is fetched while this
+/// one is written. Returns the elements between them, 0 where there is nothing to fetch.
+HWY_INLINE std::int64_t to_next_row(std::int64_t row, std::int64_t rows, std::int64_t width) {
+    constexpr std::int64_t kLongRow = 8192 / sizeof(real);
+    return width >= kLongRow && row + 1 < rows ? width : 0;
+}
+
+/// The mean of each of `rows` rows, rounded.
+HWY_INLINE PerRow rounded_means(const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
-    const auto n = static_cast<real>(width);
-    const real total = one_sum(
-        d, width, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA { sum = Add(sum, at.load(d, x + i)); });
-    const real mean = total / n;
-    const auto center = Set(d, mean);
-    real sum = 0, squares = 0;
-    two_sums(d, width, sum, squares, [&](auto at, std::int64_t i, auto& s, auto& q) BALLAST_INLINE_LAMBDA {
-        const auto deviation = at.keep(d, Sub(at.load(d, x + i), center), Zero(d));
-        s = Add(s, deviation);
-        q = MulAdd(deviation, deviation, q);
-    });
-    const real correction = sum / n;
-    const real variance = squares / n - correction * correction;
-    const real mean_square = (variance < 0 ? 0 : variance) + eps;
-    if (in_range(mean_square)) {
-        stats[0] = mean;
-        stats[1] = correction;
-        stats[2] = 1 / std::sqrt(mean_square);
-    } else {
-        const Moments exact = scaled_moments(x, width, 1, true);
-        stats[0] = static_cast<real>(exact.mean);
-        stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
-        stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
+    const auto [totals] =
+        sums_of_rows<1>(rows, width, [=](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+            sum[0] = Add(sum[0], at.load(d, x + k * width + i));
+        });
+    return mean_of(totals, width);
+}
+
+/// stats: mean, its correction and rstd of each of `rows` rows.
+HWY_INLINE void layernorm_stats(real* stats, const PerRow& means, const real* x, std::int64_t rows, std::int64_t width,
+                                real eps) {
+    const D d;
+    const auto [rests, squares] =
+        sums_of_rows<2>(rows, width, [&](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+            const auto deviation = at.keep(d, Sub(at.load(d, x + k * width + i), Set(d, means.of[k])), Zero(d));
+            sum[0] = Add(sum[0], deviation);
+            sum[1] = MulAdd(deviation, deviation, sum[1]);
+        });
+    const PerRow corrections = mean_of(rests, width);
+    const PerRow mean_squares = each_row(
+        [=](auto dk, auto mean, auto correction) BALLAST_INLINE_LAMBDA {
+            const auto variance = Sub(mean, Mul(correction, correction));
+            return Add(IfThenZeroElse(Lt(variance, Zero(dk)), variance), Set(dk, eps)); // a NaN stays
+        },
+        mean_of(squares, width), corrections);
+    const PerRow rstds = each_row(
+        [](auto dk, auto square) BALLAST_INLINE_LAMBDA { return Div(Set(dk, real(1)), Sqrt(square)); }, mean_squares);
+    for (std::int64_t k = 0; k < rows; ++k, x += width, stats += kLayerNormStats) {
+        if (in_range(mean_squares.of[k])) {
+            stats[0] = means.of[k];
+            stats[1] = corrections.of[k];
+            stats[2] = rstds.of[k];
+        } else {
+            const Moments exact = scaled_moments(x, width, 1, true);
+            stats[0] = static_cast<real>(exact.mean);
+            stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
+            stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
+        }
     }
 }
+
+/// Short rows are taken in blocks that stay in the first-level cache, each step for the whole block: its statistics are
+/// long chains of operations, and a processor looks too few instructions ahead to work on many rows at once by itself.
+constexpr std::int64_t kMostGroups = 16, kBlockElements = 1024;
 
 void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real* gain, const real* bias,
                     std::int64_t rows, std::int64_t width, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width, stats += kLayerNormStats) {
-        layernorm_moments(stats, x, width, eps);
-        const auto mean = Set(d, stats[0]), correction = Set(d, stats[1]), rstd = Set(d, stats[2]);
-        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto xhat = Mul(Sub(Sub(at.load(d, x + i), mean), correction), rstd);
-            const auto g = load_or(at, d, gain, i, Set(d, real(1)));
-            at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
+    const std::int64_t groups = std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostGroups);
+    // A group of long rows is one row, which is in the first-level cache still.
+    const std::int64_t group_rows = width <= kBlockElements / kTogether ? kTogether : 1;
+    PerRow means[kMostGroups];
+    for (std::int64_t begin = 0; begin < rows; begin += groups * group_rows) {
+        const std::int64_t end = std::min(begin + groups * group_rows, rows);
+        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
+            means[group] = rounded_means(x + row * width, std::min(group_rows, end - row), width);
+        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
+            layernorm_stats(stats + row * kLayerNormStats, means[group], x + row * width,
+                            std::min(group_rows, end - row), width, eps);
+        for_rows(begin, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            const real *const saved = stats + row * kLayerNormStats, *const from = x + row * width;
+            real* const to = y + row * width;
+            Vec<D> mean[n], correction[n], rstd[n];
+            for (std::int64_t k = 0; k < n; ++k) {
+                mean[k] = Set(d, saved[k * kLayerNormStats]);
+                correction[k] = Set(d, saved[k * kLayerNormStats + 1]);
+                rstd[k] = Set(d, saved[k * kLayerNormStats + 2]);
+            }
+            const real* const next = from + to_next_row(row, rows, width);
+            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                at.fetch(next + i);
+                const auto g = load_or(at, d, gain, i, Set(d, real(1)));
+                const auto b = load_or(at, d, bias, i, Zero(d));
+                for (std::int64_t k = 0; k < n; ++k) {
+                    const auto deviation = Sub(Sub(at.load(d, from + k * width + i), mean[k]), correction[k]);
+                    at.store(MulAdd(Mul(deviation, rstd[k]), g, b), d, to + k * width + i);
+                }
+            });
         });
     }
     if (stream) hwy::FlushStream();
@@ -109,7 +158,9 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
                          : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
                                                             std::sqrt(static_cast<double>(eps))));
         const auto rstd = Set(d, rstds[row]);
+        const real* const next = x + to_next_row(row, rows, width);
         for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.fetch(next + i);
             at.store(Mul(Mul(at.load(d, x + i), rstd), offset_gain(at, gain, gain_offset, i)), d, y + i);
         });
     }
@@ -126,7 +177,9 @@ void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real facto
                                                  : scaled_moments(x, width, 1, false).deviation;
         rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
         const auto rstd = Set(d, rstds[row]), g = Set(d, factor);
+        const real* const next = x + to_next_row(row, rows, width);
         for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.fetch(next + i);
             at.store(Mul(Mul(at.load(d, x + i), rstd), g), d, y + i);
         });
     }
@@ -168,7 +221,10 @@ HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbia
         if (!dx) continue;
         const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
         const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
+        const std::int64_t next = to_next_row(row, rows, width);
         for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.fetch(x + next + i);
+            at.fetch(dy + next + i);
             const auto g = gained(at, at.load(d, dy + i), i);
             const auto centered = kCentered ? Sub(g, g_mean) : g;
             put(at, d, dx, row * width + i, Mul(NegMulAdd(normalized(at, i), gx_mean, centered), rstd));
@@ -209,7 +265,10 @@ double scalenorm_backward_rows(bool stream, Grad dx, const real* dy, const real*
         if (!dx) continue;
         const auto mean = Set(d, rstds[row] >= largest_rstd ? real(0) : sum / static_cast<real>(width));
         const auto scale = Set(d, factor * rstds[row]);
+        const std::int64_t next = to_next_row(row, rows, width);
         for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            at.fetch(x + next + i);
+            at.fetch(dy + next + i);
             const auto xhat = Mul(at.load(d, x + i), rstd);
             put(at, d, dx, row * width + i, Mul(NegMulAdd(xhat, mean, at.load(d, dy + i)), scale));
         });

@@ -48,6 +48,9 @@ struct Whole {
     HWY_INLINE Vec<D> keep(D, Vec<D> v, Vec<D> /*other*/) const {
         return v;
     }
+    /// Says that `from` will be read soon.
+    template <class T>
+    HWY_INLINE void fetch(const T* /*from*/) const {}
 };
 
 /// Access to the first `count` lanes alone, at the end of an array: touches no memory behind it. Lanes that are not
@@ -81,6 +84,8 @@ struct Part {
     HWY_INLINE Vec<D> keep(D d, Vec<D> v, Vec<D> other) const {
         return IfThenElse(FirstN(d, count), v, other);
     }
+    template <class T>
+    HWY_INLINE void fetch(const T* /*from*/) const {}
 };
 
 /// body(access, i) for every vector of an array of n elements; `access` is Whole or, for the last, Part.
@@ -99,6 +104,11 @@ struct Streamed : Whole {
     template <class D>
     HWY_INLINE void store(Vec<D> v, D d, TFromD<D>* to) const {
         Stream(v, d, to);
+    }
+    /// Into the second-level cache: the first is full of what is worked on now.
+    template <class T>
+    HWY_INLINE void fetch(const T* from) const {
+        __builtin_prefetch(from, 0, 2);
     }
 };
 
