@@ -1,6 +1,6 @@
-// Numbers of several rows of a matrix at a time: short rows would otherwise wait for one sum, quotient and root after the
-// other. Compiled once per Highway target, hence the toggling guard in place of `#pragma once`. A kernel file includes it
-// after hwy/foreach_target.h.
+// Numbers of several rows of a matrix at a time: short rows would otherwise wait for one sum, quotient and root after
+// the other. Compiled once per Highway target, hence the toggling guard in place of `#pragma once`. A kernel file
+// includes it after hwy/foreach_target.h.
 
 #if defined(BALLAST_KERNELS_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BALLAST_KERNELS_ROWS_INL_H_
@@ -109,8 +109,8 @@ HWY_INLINE void add_up(std::int64_t first, std::int64_t width, RowVectors (&sums
             sums[n][first + k] = Add(even[k][n], odd[k][n]);
 }
 
-/// kSums sums for each of `rows` rows: body(access, row, i, sums) adds what the vectors at i of the row have to sums[0],
-/// sums[1]...
+/// kSums sums for each of `rows` rows: body(access, row, i, sums) adds what the vectors at i of the row have to
+/// sums[0], sums[1]...
 template <std::size_t kSums, class Body>
 HWY_INLINE std::array<PerRow, kSums> sums_of_rows(std::int64_t rows, std::int64_t width, Body&& body) {
     const ScalableTag<real> d;

@@ -33,6 +33,10 @@ namespace HWY_NAMESPACE {
 
 using namespace hwy::HWY_NAMESPACE;
 
+/// Has memory that will be read soon brought into the second-level cache: the first is full of what is worked on now.
+/// There need not be memory there.
+HWY_INLINE void fetch(const real* from) { __builtin_prefetch(from, 0, 2); }
+
 /// Access to a whole vector in memory.
 struct Whole {
     template <class D>
@@ -48,9 +52,6 @@ struct Whole {
     HWY_INLINE Vec<D> keep(D, Vec<D> v, Vec<D> /*other*/) const {
         return v;
     }
-    /// Says that `from` will be read soon.
-    template <class T>
-    HWY_INLINE void fetch(const T* /*from*/) const {}
 };
 
 /// Access to the first `count` lanes alone, at the end of an array: touches no memory behind it. Lanes that are not
@@ -84,8 +85,6 @@ struct Part {
     HWY_INLINE Vec<D> keep(D d, Vec<D> v, Vec<D> other) const {
         return IfThenElse(FirstN(d, count), v, other);
     }
-    template <class T>
-    HWY_INLINE void fetch(const T* /*from*/) const {}
 };
 
 /// body(access, i) for every vector of an array of n elements; `access` is Whole or, for the last, Part.
@@ -104,11 +103,6 @@ struct Streamed : Whole {
     template <class D>
     HWY_INLINE void store(Vec<D> v, D d, TFromD<D>* to) const {
         Stream(v, d, to);
-    }
-    /// Into the second-level cache: the first is full of what is worked on now.
-    template <class T>
-    HWY_INLINE void fetch(const T* from) const {
-        __builtin_prefetch(from, 0, 2);
     }
 };
 
