@@ -106,27 +106,13 @@ struct Sigmoid {
 };
 
 struct Tanh {
-    HWY_INLINE V value(V x) const {
-        V slope;
-        return hyperbolic_tangent(x, slope);
-    }
-    HWY_INLINE V slope(V x) const {
-        V slope;
-        hyperbolic_tangent(x, slope);
-        return slope;
-    }
+    HWY_INLINE V value(V x) const { return hyperbolic_tangent(x); }
+    HWY_INLINE V slope(V x) const { return hyperbolic_tangent_slope(hyperbolic_tangent(x)); }
 };
 
 struct Erf {
-    HWY_INLINE V value(V x) const {
-        V slope;
-        return error_function(x, slope);
-    }
-    HWY_INLINE V slope(V x) const {
-        V slope;
-        error_function(x, slope);
-        return slope;
-    }
+    HWY_INLINE V value(V x) const { return error_function(x); }
+    HWY_INLINE V slope(V x) const { return error_function_slope(x); }
 };
 
 struct Exponential {

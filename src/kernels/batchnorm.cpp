@@ -1,7 +1,10 @@
 // Normalization of columns. Statistics: rows are cut into groups by the shape alone, one task each; a group goes
-// through its rows in small blocks, which are read from memory once: the block's mean m (rounded), then the sums of
-// d = x - m and d^2. Blocks, and then groups, are merged in double and in index order (Chan, Golub & LeVeque, 1983,
-// equations 1.5). Means are kept as differences from the first row, so that a large one does not cost digits.
+// through its rows once, in blocks: the sums of d = x - c and d^2, c the rounded mean of the rows before (of the first
+// block, of its first rows). Blocks, and then groups, are merged in double and in index order (Chan, Golub & LeVeque,
+// 1983, equations 1.5). What c misses a block's mean by costs no digits of the variance: n rows' squares grow by n
+// times its square, and what lies between these rows and those before puts at least a half of that (of the first block,
+// a third) into the variance. Means are kept as differences from the first row, so that a large one does not cost
+// digits.
 //
 // Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
 // means are the gradients of bias and gain times gain / rows.
@@ -29,8 +32,22 @@ namespace {
 
 using D = ScalableTag<real>;
 
-/// Rows and columns of a block: together they fit into the first-level cache.
-constexpr std::int64_t kBlockRows = 16, kBlockColumns = 256;
+/// Rows of a block, and those of the first block whose mean is its center.
+constexpr std::int64_t kBlockRows = 32, kCenterRows = 8;
+/// Rows this long are worked on in pieces, so that what belongs to the columns of a piece is in the first-level cache.
+constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
+
+/// Elements ahead of those worked on that are fetched: the next row's piece, or what the processor, busy with what
+/// belongs to the columns, would not foresee in time.
+constexpr std::int64_t ahead(std::int64_t width) { return width < kLongRow ? 8192 / sizeof(real) : width; }
+
+/// body(begin, n) for every piece of the columns.
+template <class Body>
+HWY_INLINE void for_pieces(std::int64_t width, Body&& body) {
+    const std::int64_t piece = width < kLongRow ? width : kPiece;
+    for (std::int64_t begin = 0; begin < width; begin += piece)
+        body(begin, std::min(piece, width - begin));
+}
 
 /// Adds n columns' moments of `b_rows` more rows to those of `a_rows`: mean += and squares +=.
 HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double* b_mean, const double* b_squares,
@@ -43,50 +60,64 @@ HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double
     }
 }
 
-/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of n <= kBlockColumns
-/// columns of a block of rows.
-HWY_INLINE void block_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
-                              std::int64_t width, std::int64_t n) {
+/// The mean of each of n columns over some rows, rounded.
+HWY_INLINE void rounded_means(real* means, const real* x, std::int64_t rows, std::int64_t width, std::int64_t n) {
     const D d;
-    HWY_ALIGN real buffers[3][padded_width(kBlockColumns)];
-    real *const centers = buffers[0], *const rests = buffers[1], *const sums = buffers[2];
+    std::fill_n(means, padded_width(n), real(0));
+    for (std::int64_t row = 0; row < rows; ++row)
+        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            Store(Add(Load(d, means + i), at.load(d, x + row * width + i)), d, means + i);
+        });
     const auto share = Set(d, 1 / static_cast<real>(rows));
-    for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-        auto sum = Zero(d);
-        for (std::int64_t row = 0; row < rows; ++row)
-            sum = Add(sum, at.load(d, x + row * width + i));
-        const auto center = Mul(sum, share);
-        auto rest = Zero(d), square = Zero(d);
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const auto deviation = Sub(at.load(d, x + row * width + i), center);
-            rest = Add(rest, deviation);
-            square = MulAdd(deviation, deviation, square);
-        }
-        Store(center, d, centers + i);
-        Store(rest, d, rests + i);
-        Store(square, d, sums + i);
-    });
+    for_vectors(
+        d, n, [=](auto, std::int64_t i) BALLAST_INLINE_LAMBDA { Store(Mul(Load(d, means + i), share), d, means + i); });
+}
+
+/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of n < kLongRow columns
+/// of a block of rows.
+HWY_INLINE void block_moments(double* mean, double* squares, const real* x, const real* centers, const real* origin,
+                              std::int64_t rows, std::int64_t width, std::int64_t n) {
+    const D d;
+    HWY_ALIGN real buffers[2][padded_width(kLongRow)];
+    real *const rests = buffers[0], *const sums = buffers[1];
+    for (real* buffer : buffers)
+        std::fill_n(buffer, padded_width(n), real(0));
+    const std::int64_t next = ahead(width);
+    for (std::int64_t row = 0; row < rows; ++row, x += width)
+        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            fetch(x + next + i);
+            const auto deviation = at.keep(d, Sub(at.load(d, x + i), at.load(d, centers + i)), Zero(d));
+            Store(Add(Load(d, rests + i), deviation), d, rests + i);
+            Store(MulAdd(deviation, deviation, Load(d, sums + i)), d, sums + i);
+        });
+    const auto count = static_cast<double>(rows);
+    const double share = 1 / count;
     for (std::int64_t i = 0; i < n; ++i) {
-        const double rest = static_cast<double>(rests[i]) / static_cast<double>(rows);
+        const double rest = static_cast<double>(rests[i]) * share;
         mean[i] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
-        squares[i] = static_cast<double>(sums[i]) - rest * rest * static_cast<double>(rows);
+        squares[i] = static_cast<double>(sums[i]) - rest * rest * count;
     }
 }
 
 void group_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
                    std::int64_t width) {
-    double block_mean[kBlockColumns], block_squares[kBlockColumns];
-    for (std::int64_t column = 0; column < width; column += kBlockColumns) {
-        const std::int64_t n = std::min(kBlockColumns, width - column);
-        block_moments(mean + column, squares + column, x + column, origin + column, std::min(kBlockRows, rows), width,
-                      n);
-        for (std::int64_t row = kBlockRows; row < rows; row += kBlockRows) {
+    for_pieces(width, [=](std::int64_t begin, std::int64_t n) HWY_ATTR {
+        HWY_ALIGN real centers[padded_width(kLongRow)];
+        double block_mean[kLongRow], block_squares[kLongRow];
+        double *const to_mean = mean + begin, *const to_squares = squares + begin;
+        const real *const from = x + begin, *const start = origin + begin;
+        const std::int64_t first = std::min(kBlockRows, rows);
+        rounded_means(centers, from, std::min(kCenterRows, rows), width, n);
+        block_moments(to_mean, to_squares, from, centers, start, first, width, n);
+        for (std::int64_t row = first; row < rows; row += kBlockRows) {
+            for (std::int64_t i = 0; i < n; ++i)
+                centers[i] = static_cast<real>(static_cast<double>(start[i]) + to_mean[i]);
             const std::int64_t more = std::min(kBlockRows, rows - row);
-            block_moments(block_mean, block_squares, x + row * width + column, origin + column, more, width, n);
-            merge(mean + column, squares + column, static_cast<double>(row), block_mean, block_squares,
-                  static_cast<double>(more), n);
+            block_moments(block_mean, block_squares, from + row * width, centers, start, more, width, n);
+            merge(to_mean, to_squares, static_cast<double>(row), block_mean, block_squares, static_cast<double>(more),
+                  n);
         }
-    }
+    });
 }
 
 void merge_groups(double* mean, double* squares, std::int64_t groups, std::int64_t group_rows, std::int64_t rows,
@@ -117,12 +148,17 @@ void normalize_rows(bool stream, real* y, const real* x, const real* stats, cons
     const D d;
     stream = stream && streamable(d, y, width);
     const Columns columns(stats, width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width)
-        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto xhat = columns.normalized(at, at.load(d, x + i), i);
-            const auto g = load_or(at, d, gain, i, Set(d, real(1)));
-            at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
-        });
+    const std::int64_t next = ahead(width);
+    for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
+        for (std::int64_t row = 0; row < rows; ++row)
+            for_vectors_to(stream, d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                const std::int64_t i = begin + j, element = row * width + i;
+                fetch(x + element + next);
+                const auto xhat = columns.normalized(at, at.load(d, x + element), i);
+                const auto g = load_or(at, d, gain, i, Set(d, real(1)));
+                at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + element);
+            });
+    });
     if (stream) hwy::FlushStream();
 }
 
@@ -133,13 +169,19 @@ void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, cons
     const Columns columns(stats, width);
     for (real* sums : {dgain, dbias})
         std::fill_n(sums, padded_width(width), real(0));
-    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto v = at.load(d, dy + i);
-            const auto xhat = columns.normalized(at, at.load(d, x + i), i);
-            StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
-            StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-        });
+    const std::int64_t next = ahead(width);
+    for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
+        for (std::int64_t row = 0; row < rows; ++row)
+            for_vectors(d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                const std::int64_t i = begin + j, element = row * width + i;
+                fetch(x + element + next);
+                fetch(dy + element + next);
+                const auto v = at.load(d, dy + element);
+                const auto xhat = columns.normalized(at, at.load(d, x + element), i);
+                StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+                StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+            });
+    });
 }
 
 /// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.
@@ -149,17 +191,23 @@ void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, co
     stream = stream && !dx.add && streamable(d, dx.data, width);
     const Columns columns(stats, width);
     const auto each = Set(d, share);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width)
-        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
-            auto g = at.load(d, dy + i);
-            if (share != 0) {
-                const auto xhat = columns.normalized(at, at.load(d, x + i), i);
-                const auto means = MulAdd(xhat, at.load(d, dgain + i), at.load(d, dbias + i));
-                g = NegMulAdd(means, each, g);
-            }
-            put(at, d, dx, row * width + i, Mul(g, scale));
-        });
+    const std::int64_t next = ahead(width);
+    for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
+        for (std::int64_t row = 0; row < rows; ++row)
+            for_vectors_to(stream, d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                const std::int64_t i = begin + j, element = row * width + i;
+                fetch(x + element + next);
+                fetch(dy + element + next);
+                const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
+                auto g = at.load(d, dy + element);
+                if (share != 0) {
+                    const auto xhat = columns.normalized(at, at.load(d, x + element), i);
+                    const auto means = MulAdd(xhat, at.load(d, dgain + i), at.load(d, dbias + i));
+                    g = NegMulAdd(means, each, g);
+                }
+                put(at, d, dx, element, Mul(g, scale));
+            });
+    });
     if (stream) hwy::FlushStream();
 }
 
@@ -220,7 +268,7 @@ void batchnorm_given_statistics(real* stats, const real* mean, const real* varia
 
 void batchnorm_forward(real* y, const real* x, const real* stats, const real* gain, const real* bias, std::int64_t rows,
                        std::int64_t width) {
-    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
         HWY_DYNAMIC_DISPATCH(normalize_rows)(beyond_cache(rows * width), y + begin * width, x + begin * width, stats,
                                              gain, bias, end - begin, width);
     });
@@ -238,7 +286,7 @@ void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
                   });
     if (dx) {
         const real share = constant_statistics ? real(0) : 1 / static_cast<real>(rows);
-        parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+        parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
             HWY_DYNAMIC_DISPATCH(input_gradient_rows)(beyond_cache(rows * width), offset(dx, begin * width),
                                                       dy + begin * width, x + begin * width, gain, stats, products.data,
                                                       sums.data, share, end - begin, width);

@@ -8,7 +8,8 @@
 // mean(g)). Both norms share the code: RMS norm is the case without a mean. The sweep that takes the means also adds
 // the row to the sums for gain and bias, which go to one partial buffer per group of rows.
 //
-// Results that no cache can hold are written past the caches, which saves the reading of what is overwritten.
+// Results that no cache can hold are written past the caches, which saves the reading of what is overwritten. Where
+// long rows keep the first-level cache busy, the next ones are fetched by name. docs/performance.md has the figures.
 //
 // Scale norm is worked out as x over its RMS: the length of a long row leaves the range of `real` before its RMS does.
 
@@ -27,6 +28,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "rows-inl.h"
 #include "simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -36,55 +38,106 @@ namespace {
 
 using D = ScalableTag<real>;
 
-/// stats: mean, its correction, rstd.
-HWY_INLINE void layernorm_moments(real* stats, const real* x, std::int64_t width, real eps) {
+/// Long rows leave no room in the first-level cache for what the processor foresees, and for what belongs to the
+/// columns.
+constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
+
+/// Elements from a row to the next, which is fetched while this one is worked on; 0 where that is not needed.
+HWY_INLINE std::int64_t to_next_row(std::int64_t row, std::int64_t rows, std::int64_t width) {
+    return width >= kLongRow && row + 1 < rows ? width : 0;
+}
+
+/// The mean of each of `rows` rows, rounded.
+HWY_INLINE PerRow rounded_means(const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
-    const auto n = static_cast<real>(width);
-    const real total = one_sum(
-        d, width, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA { sum = Add(sum, at.load(d, x + i)); });
-    const real mean = total / n;
-    const auto center = Set(d, mean);
-    real sum = 0, squares = 0;
-    two_sums(d, width, sum, squares, [&](auto at, std::int64_t i, auto& s, auto& q) BALLAST_INLINE_LAMBDA {
-        const auto deviation = at.keep(d, Sub(at.load(d, x + i), center), Zero(d));
-        s = Add(s, deviation);
-        q = MulAdd(deviation, deviation, q);
-    });
-    const real correction = sum / n;
-    const real variance = squares / n - correction * correction;
-    const real mean_square = (variance < 0 ? 0 : variance) + eps;
-    if (in_range(mean_square)) {
-        stats[0] = mean;
-        stats[1] = correction;
-        stats[2] = 1 / std::sqrt(mean_square);
-    } else {
-        const Moments exact = scaled_moments(x, width, 1, true);
-        stats[0] = static_cast<real>(exact.mean);
-        stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
-        stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
+    const auto [totals] =
+        sums_of_rows<1>(rows, width, [=](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+            sum[0] = Add(sum[0], at.load(d, x + k * width + i));
+        });
+    return mean_of(totals, width);
+}
+
+/// stats: mean, its correction and rstd of each of `rows` rows. The elements `next` ahead are fetched, unless it is 0.
+HWY_INLINE void layernorm_stats(real* stats, const PerRow& means, const real* x, std::int64_t rows, std::int64_t width,
+                                real eps, std::int64_t next) {
+    const D d;
+    const auto [rests, squares] =
+        sums_of_rows<2>(rows, width, [&](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+            if (next > 0) fetch(x + next + i);
+            const auto deviation = at.keep(d, Sub(at.load(d, x + k * width + i), Set(d, means.of[k])), Zero(d));
+            sum[0] = Add(sum[0], deviation);
+            sum[1] = MulAdd(deviation, deviation, sum[1]);
+        });
+    const PerRow corrections = mean_of(rests, width);
+    const PerRow mean_squares = each_row(
+        [=](auto dk, auto mean, auto correction) BALLAST_INLINE_LAMBDA {
+            const auto variance = Sub(mean, Mul(correction, correction));
+            return Add(IfThenZeroElse(Lt(variance, Zero(dk)), variance), Set(dk, eps)); // a NaN stays
+        },
+        mean_of(squares, width), corrections);
+    const PerRow rstds = each_row(
+        [](auto dk, auto square) BALLAST_INLINE_LAMBDA { return Div(Set(dk, real(1)), Sqrt(square)); }, mean_squares);
+    for (std::int64_t k = 0; k < rows; ++k, x += width, stats += kLayerNormStats) {
+        if (in_range(mean_squares.of[k])) {
+            stats[0] = means.of[k];
+            stats[1] = corrections.of[k];
+            stats[2] = rstds.of[k];
+        } else {
+            const Moments exact = scaled_moments(x, width, 1, true);
+            stats[0] = static_cast<real>(exact.mean);
+            stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
+            stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
+        }
     }
 }
+
+/// Short rows are taken in blocks, each step for the whole block: statistics are long chains of operations, and a
+/// processor looks too few instructions ahead to work on many rows at once by itself. In larger blocks it would no
+/// longer read from memory while it computes.
+constexpr std::int64_t kMostGroups = 16, kBlockElements = 1024;
 
 void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real* gain, const real* bias,
                     std::int64_t rows, std::int64_t width, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width, stats += kLayerNormStats) {
-        layernorm_moments(stats, x, width, eps);
-        const auto mean = Set(d, stats[0]), correction = Set(d, stats[1]), rstd = Set(d, stats[2]);
-        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto xhat = Mul(Sub(Sub(at.load(d, x + i), mean), correction), rstd);
-            const auto g = load_or(at, d, gain, i, Set(d, real(1)));
-            at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
+    const std::int64_t groups = std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostGroups);
+    // A group of long rows is one row, which is in the first-level cache still.
+    const std::int64_t group_rows = width <= kBlockElements / kTogether ? kTogether : 1;
+    PerRow means[kMostGroups];
+    for (std::int64_t begin = 0; begin < rows; begin += groups * group_rows) {
+        const std::int64_t end = std::min(begin + groups * group_rows, rows);
+        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
+            means[group] = rounded_means(x + row * width, std::min(group_rows, end - row), width);
+        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
+            layernorm_stats(stats + row * kLayerNormStats, means[group], x + row * width,
+                            std::min(group_rows, end - row), width, eps, to_next_row(row, rows, width));
+        for_rows(begin, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            const real *const saved = stats + row * kLayerNormStats, *const from = x + row * width;
+            real* const to = y + row * width;
+            Vec<D> mean[n], correction[n], rstd[n];
+            for (std::int64_t k = 0; k < n; ++k) {
+                mean[k] = Set(d, saved[k * kLayerNormStats]);
+                correction[k] = Set(d, saved[k * kLayerNormStats + 1]);
+                rstd[k] = Set(d, saved[k * kLayerNormStats + 2]);
+            }
+            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                const auto g = load_or(at, d, gain, i, Set(d, real(1)));
+                const auto b = load_or(at, d, bias, i, Zero(d));
+                for (std::int64_t k = 0; k < n; ++k) {
+                    const auto deviation = Sub(Sub(at.load(d, from + k * width + i), mean[k]), correction[k]);
+                    at.store(MulAdd(Mul(deviation, rstd[k]), g, b), d, to + k * width + i);
+                }
+            });
         });
     }
     if (stream) hwy::FlushStream();
 }
 
-/// Mean of the squares of n elements.
-HWY_INLINE real mean_square_of(const real* x, std::int64_t n) {
+/// Mean of the squares of n elements; those `next` ahead are fetched, unless it is 0.
+HWY_INLINE real mean_square_of(const real* x, std::int64_t n, std::int64_t next) {
     const D d;
     const real squares = one_sum(d, n, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+        if (next > 0) fetch(x + next + i);
         const auto v = at.load(d, x + i);
         sum = MulAdd(v, v, sum);
     });
@@ -103,7 +156,7 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     const D d;
     stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, features) + eps;
+        const real mean_square = mean_square_of(x, features, to_next_row(row, rows, width)) + eps;
         rstds[row] = in_range(mean_square)
                          ? 1 / std::sqrt(mean_square)
                          : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
@@ -121,7 +174,7 @@ void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real facto
     const D d;
     stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, width);
+        const real mean_square = mean_square_of(x, width, to_next_row(row, rows, width));
         const double rms = in_range(mean_square) ? std::sqrt(static_cast<double>(mean_square))
                                                  : scaled_moments(x, width, 1, false).deviation;
         rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
@@ -133,63 +186,115 @@ void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real facto
     if (stream) hwy::FlushStream();
 }
 
-/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. kCentered: layer norm, stats as it
-/// saves them; otherwise RMS norm of the first `features` elements, stats is rstd.
+/// A row in the backward pass. kCentered: layer norm, stats as it saves them; otherwise stats is rstd.
 template <bool kCentered>
+struct BackwardRow {
+    static constexpr std::int64_t kStats = kCentered ? kLayerNormStats : 1;
+
+    const real *x, *dy, *gain;
+    real gain_offset;
+    Vec<D> mean, correction, rstd;
+
+    template <class Access>
+    HWY_INLINE Vec<D> normalized(Access at, std::int64_t i) const {
+        const auto v = at.load(D(), x + i);
+        return Mul(kCentered ? Sub(Sub(v, mean), correction) : v, rstd);
+    }
+    /// dy times the gain.
+    template <class Access>
+    HWY_INLINE Vec<D> gained(Access at, std::int64_t i) const {
+        const D d;
+        return Mul(at.load(d, dy + i),
+                   kCentered ? load_or(at, d, gain, i, Set(d, real(1))) : offset_gain(at, gain, gain_offset, i));
+    }
+};
+
+/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. RMS norm is that of the first
+/// `features` elements. kLong: several rows go through one piece of the columns after the other, so that its gain and
+/// its sums stay in the first-level cache; the next rows are fetched meanwhile.
+template <bool kCentered, bool kLong>
 HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                                    const real* gain, real gain_offset, const real* stats, std::int64_t rows,
                                    std::int64_t width, std::int64_t features) {
+    using Row = BackwardRow<kCentered>;
     const D d;
     stream = stream && dx && !dx.add && features == width && streamable(d, dx.data, width);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += kCentered ? kLayerNormStats : 1) {
-        const auto mean = kCentered ? Set(d, stats[0]) : Zero(d);
-        const auto correction = kCentered ? Set(d, stats[1]) : Zero(d);
-        const auto rstd = Set(d, kCentered ? stats[2] : stats[0]);
-        const auto normalized = [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto v = at.load(d, x + i);
-            return Mul(kCentered ? Sub(Sub(v, mean), correction) : v, rstd);
-        };
-        const auto gained = [&](auto at, Vec<D> v, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            return Mul(v, kCentered ? load_or(at, d, gain, i, Set(d, real(1))) : offset_gain(at, gain, gain_offset, i));
-        };
-        real g_sum = 0, gx_sum = 0;
-        two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
-            // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
-            const auto xhat = at.keep(d, normalized(at, i), Zero(d));
-            const auto v = at.load(d, dy + i);
-            const auto g = gained(at, v, i);
-            s = Add(s, g);
-            sx = MulAdd(g, xhat, sx);
-            if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
-            if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-        });
+    constexpr std::int64_t together = kLong ? kTogether : 1;
+    const std::int64_t piece = kLong ? kPiece : width;
+    for (std::int64_t first = 0; first < rows; first += together) {
+        const std::int64_t count = std::min(together, rows - first);
+        const std::int64_t next = first + 2 * together <= rows ? together * width : 0;
+        Row row[together];
+        real g_sums[together] = {}, gx_sums[together] = {};
+        for (std::int64_t k = 0; k < count; ++k) {
+            const real* const saved = stats + (first + k) * Row::kStats;
+            row[k] = {
+                x + (first + k) * width,          dy + (first + k) * width,        gain, gain_offset, Set(d, saved[0]),
+                Set(d, saved[kCentered ? 1 : 0]), Set(d, saved[kCentered ? 2 : 0])};
+        }
+        for (std::int64_t begin = 0; begin < width; begin += piece)
+            for (std::int64_t k = 0; k < count; ++k) {
+                const Row& r = row[k];
+                real g_sum = 0, gx_sum = 0;
+                two_sums(d, std::min(piece, width - begin), g_sum, gx_sum,
+                         [&](auto at, std::int64_t j, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
+                             const std::int64_t i = begin + j;
+                             if (kLong) {
+                                 fetch(r.x + next + i);
+                                 fetch(r.dy + next + i);
+                             }
+                             // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
+                             const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
+                             const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
+                             s = Add(s, g);
+                             sx = MulAdd(g, xhat, sx);
+                             if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+                             if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+                         });
+                g_sums[k] += g_sum;
+                gx_sums[k] += gx_sum;
+            }
         if (!dx) continue;
-        const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
-        const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
-        for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto g = gained(at, at.load(d, dy + i), i);
-            const auto centered = kCentered ? Sub(g, g_mean) : g;
-            put(at, d, dx, row * width + i, Mul(NegMulAdd(normalized(at, i), gx_mean, centered), rstd));
-        });
-        for_vectors(d, width - features, [&](auto at, std::int64_t k) BALLAST_INLINE_LAMBDA {
-            const std::int64_t i = features + k;
-            put(at, d, dx, row * width + i, Mul(gained(at, at.load(d, dy + i), i), rstd));
-        });
+        for (std::int64_t begin = 0; begin < width; begin += piece)
+            for (std::int64_t k = 0; k < count; ++k) {
+                const Row& r = row[k];
+                const auto g_mean = Set(d, kCentered ? g_sums[k] / static_cast<real>(width) : real(0));
+                const auto gx_mean = Set(d, gx_sums[k] / static_cast<real>(features));
+                const std::int64_t end = std::min(begin + piece, width), to = (first + k) * width;
+                const std::int64_t inside = std::clamp(features, begin, end);
+                for_vectors_to(stream, d, inside - begin, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                    const std::int64_t i = begin + j;
+                    const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
+                    put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
+                });
+                for_vectors(d, end - inside, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                    const std::int64_t i = inside + j;
+                    put(at, d, dx, to + i, Mul(r.gained(at, i), r.rstd));
+                });
+            }
     }
     if (stream) hwy::FlushStream();
 }
 
 void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                              const real* gain, const real* stats, std::int64_t rows, std::int64_t width) {
-    norm_backward_rows<true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
+    if (width < kLongRow)
+        norm_backward_rows<true, false>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
+    else
+        norm_backward_rows<true, true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
 }
 
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
-    norm_backward_rows<false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
+    if (width < kLongRow)
+        norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
+                                         features);
+    else
+        norm_backward_rows<false, true>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
+                                        features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
@@ -201,7 +306,12 @@ double scalenorm_backward_rows(bool stream, Grad dx, const real* dy, const real*
     double total = 0;
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width) {
         const auto rstd = Set(d, rstds[row]);
+        const std::int64_t next = to_next_row(row, rows, width);
         const real sum = one_sum(d, width, [=](auto at, std::int64_t i, auto& s) BALLAST_INLINE_LAMBDA {
+            if (next > 0) {
+                fetch(x + next + i);
+                fetch(dy + next + i);
+            }
             const auto xhat = at.keep(d, Mul(at.load(d, x + i), rstd), Zero(d));
             s = MulAdd(at.load(d, dy + i), xhat, s);
         });

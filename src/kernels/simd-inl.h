@@ -33,6 +33,10 @@ namespace HWY_NAMESPACE {
 
 using namespace hwy::HWY_NAMESPACE;
 
+/// Has memory that will be read soon brought into the second-level cache: the first is full of what is worked on now.
+/// There need not be memory there.
+HWY_INLINE void fetch(const real* from) { __builtin_prefetch(from, 0, 2); }
+
 /// Access to a whole vector in memory.
 struct Whole {
     template <class D>

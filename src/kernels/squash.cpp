@@ -1,15 +1,19 @@
 // Bounded functions in the place of a norm. Backward: with f and f' at u = alpha x + shift and g = dy * gain, one sweep
 // over a row gives dx = alpha g f', the row's share of the sums for gain and bias, and the terms of the two scalars'
-// gradients, which are summed per row in `real` and from row to row in double.
+// gradients, which are summed over a few rows in `real` and from there on in double.
+//
+// Results that no cache can hold are written past the caches.
 
 #include "ballast/kernels/squash.h"
 
 #include <algorithm>
 
+#include "beyond_cache.h"
 #include "row_sums.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/squash.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "math-inl.h"
@@ -20,70 +24,92 @@ namespace ballast::inline BALLAST_PRECISION {
 namespace HWY_NAMESPACE {
 namespace {
 
+/// Terms of the scalars' gradients that are summed in `real`, rows of them, before they are added in double.
+constexpr std::int64_t kScalarTerms = 1024;
+
+/// Elements ahead of those worked on that are fetched: where long rows' gain comes from the second-level cache, the
+/// processor itself does not do so in time.
+constexpr std::int64_t kAhead = 8192 / sizeof(real);
+
 template <Squash kind>
-HWY_INLINE V squashed(V x, V& slope) {
-    return kind == Squash::tanh ? hyperbolic_tangent(x, slope) : error_function(x, slope);
+HWY_INLINE V squashed(V u) {
+    return kind == Squash::tanh ? hyperbolic_tangent(u) : error_function(u);
+}
+
+/// f' at u, f its value there.
+template <Squash kind>
+HWY_INLINE V slope_of(V u, V f) {
+    return kind == Squash::tanh ? hyperbolic_tangent_slope(f) : error_function_slope(u);
 }
 
 template <Squash kind>
-HWY_INLINE void forward_rows(real* y, const real* x, real alpha, real shift, const real* gain, const real* bias,
-                             std::int64_t rows, std::int64_t width) {
+HWY_INLINE void forward_rows(bool stream, real* y, const real* x, real alpha, real shift, const real* gain,
+                             const real* bias, std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && streamable(d, y, width);
     const auto a = Set(d, alpha), s = Set(d, shift);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width)
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            V slope;
-            const auto f = squashed<kind>(MulAdd(a, at.load(d, x + i), s), slope);
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            fetch(x + i + kAhead);
+            const auto f = squashed<kind>(MulAdd(a, at.load(d, x + i), s));
             const auto g = load_or(at, d, gain, i, Set(d, real(1)));
             at.store(MulAdd(f, g, load_or(at, d, bias, i, Zero(d))), d, y + i);
         });
+    if (stream) hwy::FlushStream();
 }
 
 /// dgain and dbias are this group's own sums, or null; dalpha and dshift too.
 template <Squash kind>
-HWY_INLINE void backward_rows(Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias, const real* dy,
-                              const real* x, real alpha, real shift, const real* gain, std::int64_t rows,
-                              std::int64_t width) {
+HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias,
+                              const real* dy, const real* x, real alpha, real shift, const real* gain,
+                              std::int64_t rows, std::int64_t width) {
     const D d;
+    stream = stream && dx && !dx.add && streamable(d, dx.data, width);
     const auto a = Set(d, alpha), s = Set(d, shift);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
     dalpha = dshift = 0;
-    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width) {
-        real alpha_sum = 0, shift_sum = 0;
-        two_sums(d, width, alpha_sum, shift_sum,
-                 [&](auto at, std::int64_t i, auto& alpha_terms, auto& shift_terms) BALLAST_INLINE_LAMBDA {
-                     // Past the end of the row x and dy are 0.
-                     const auto in = at.load(d, x + i), v = at.load(d, dy + i);
-                     V slope;
-                     const auto f = squashed<kind>(MulAdd(a, in, s), slope);
-                     const auto du = Mul(Mul(v, load_or(at, d, gain, i, Set(d, real(1)))), slope);
-                     alpha_terms = MulAdd(du, in, alpha_terms);
-                     shift_terms = Add(shift_terms, du);
-                     if (dgain != nullptr) StoreU(MulAdd(v, f, LoadU(d, dgain + i)), d, dgain + i);
-                     if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-                     if (dx) put(at, d, dx, row * width + i, Mul(a, du));
-                 });
-        dalpha += static_cast<double>(alpha_sum);
-        dshift += static_cast<double>(shift_sum);
+    const std::int64_t piece = std::max(kScalarTerms / width, std::int64_t{1});
+    for (std::int64_t begin = 0; begin < rows; begin += piece) {
+        auto alpha_terms = Zero(d), shift_terms = Zero(d);
+        for (std::int64_t row = begin; row < std::min(begin + piece, rows); ++row) {
+            const real *const in_row = x + row * width, *const v_row = dy + row * width;
+            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                // Past the end of the row x and dy are 0.
+                const auto in = at.load(d, in_row + i), v = at.load(d, v_row + i);
+                fetch(in_row + i + kAhead);
+                fetch(v_row + i + kAhead);
+                const auto u = MulAdd(a, in, s);
+                const auto f = squashed<kind>(u);
+                const auto du = Mul(Mul(v, load_or(at, d, gain, i, Set(d, real(1)))), slope_of<kind>(u, f));
+                alpha_terms = MulAdd(du, in, alpha_terms);
+                shift_terms = Add(shift_terms, du);
+                if (dgain != nullptr) StoreU(MulAdd(v, f, LoadU(d, dgain + i)), d, dgain + i);
+                if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+                if (dx) put(at, d, dx, row * width + i, Mul(a, du));
+            });
+        }
+        dalpha += static_cast<double>(GetLane(SumOfLanes(d, alpha_terms)));
+        dshift += static_cast<double>(GetLane(SumOfLanes(d, shift_terms)));
     }
+    if (stream) hwy::FlushStream();
 }
 
-void squash_rows(Squash kind, real* y, const real* x, real alpha, real shift, const real* gain, const real* bias,
-                 std::int64_t rows, std::int64_t width) {
+void squash_rows(Squash kind, bool stream, real* y, const real* x, real alpha, real shift, const real* gain,
+                 const real* bias, std::int64_t rows, std::int64_t width) {
     if (kind == Squash::tanh)
-        forward_rows<Squash::tanh>(y, x, alpha, shift, gain, bias, rows, width);
+        forward_rows<Squash::tanh>(stream, y, x, alpha, shift, gain, bias, rows, width);
     else
-        forward_rows<Squash::erf>(y, x, alpha, shift, gain, bias, rows, width);
+        forward_rows<Squash::erf>(stream, y, x, alpha, shift, gain, bias, rows, width);
 }
 
-void squash_backward_rows(Squash kind, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias,
+void squash_backward_rows(Squash kind, bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias,
                           const real* dy, const real* x, real alpha, real shift, const real* gain, std::int64_t rows,
                           std::int64_t width) {
     if (kind == Squash::tanh)
-        backward_rows<Squash::tanh>(dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
+        backward_rows<Squash::tanh>(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
     else
-        backward_rows<Squash::erf>(dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
+        backward_rows<Squash::erf>(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
 }
 
 } // namespace
@@ -101,8 +127,8 @@ HWY_EXPORT(squash_backward_rows);
 void squash_forward(Squash kind, real* y, const real* x, real alpha, real shift, const real* gain, const real* bias,
                     std::int64_t rows, std::int64_t width) {
     parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(squash_rows)(kind, y + begin * width, x + begin * width, alpha, shift, gain, bias,
-                                          end - begin, width);
+        HWY_DYNAMIC_DISPATCH(squash_rows)(kind, beyond_cache(rows * width), y + begin * width, x + begin * width, alpha,
+                                          shift, gain, bias, end - begin, width);
     });
 }
 
@@ -115,8 +141,9 @@ void squash_backward(Squash kind, const SquashGrads& grads, const real* dy, cons
     sum_over_rows({grads.gain, grads.bias}, rows, width, scratch,
                   [=](std::int64_t group, std::int64_t begin, std::int64_t end, real* const* sums) {
                       HWY_DYNAMIC_DISPATCH(squash_backward_rows)(
-                          kind, offset(grads.x, begin * width), alpha_sums[group], shift_sums[group], sums[0], sums[1],
-                          dy + begin * width, x + begin * width, alpha, shift, gain, end - begin, width);
+                          kind, beyond_cache(rows * width), offset(grads.x, begin * width), alpha_sums[group],
+                          shift_sums[group], sums[0], sums[1], dy + begin * width, x + begin * width, alpha, shift,
+                          gain, end - begin, width);
                   });
     add_in_order(grads.alpha, alpha_sums, groups);
     add_in_order(grads.shift, shift_sums, groups);

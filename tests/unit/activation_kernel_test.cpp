@@ -2,6 +2,9 @@
 
 #include "ballast/kernels/activation.h"
 
+#include <bit>
+#include <cstdint>
+
 #include "kernel_test.h"
 
 using namespace ballast;
@@ -145,6 +148,33 @@ TEST_CASE("activations hand a NaN on, and infinities where they have a limit", "
         Reals x = {kInfinity, -kInfinity}, y(2);
         activation_forward(kind, y.data(), x.data(), 2);
         CHECK(y[0] == static_cast<real>(reference(kind, std::numeric_limits<double>::infinity())));
+    });
+}
+
+TEST_CASE("tanh and erf of floats of every size are right to 8 units in the last place", "[kernels][activation]") {
+    const Activation kind = GENERATE(Activation::tanh, Activation::erf);
+    // Every 4099th of all bit patterns: NaNs, infinities, subnormal numbers and both zeros among them.
+    Reals x = {0, real(-0.0)};
+    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 4099)
+        x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
+    const Doubles expected = references(kind, x);
+    on_every_target([&] {
+        Reals y(x.size());
+        activation_forward(kind, y.data(), x.data(), static_cast<std::int64_t>(x.size()));
+        double worst = 0, at = 0;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            const double value = expected[i];
+            if (std::isnan(value) && std::isnan(y[i])) continue;
+            const bool kept = std::signbit(y[i]) == std::signbit(x[i]) && std::abs(y[i]) <= 1;
+            const double unit = std::max(value == 0 ? 0 : std::ldexp(kEpsilon, std::ilogb(value)),
+                                         static_cast<double>(std::numeric_limits<real>::denorm_min()));
+            const double error = std::abs(static_cast<double>(y[i]) - value) / unit;
+            if (kept && error <= worst) continue;
+            worst = kept ? error : std::numeric_limits<double>::infinity();
+            at = x[i];
+        }
+        CAPTURE(static_cast<int>(kind), at);
+        CHECK(worst < 8);
     });
 }
 
