@@ -55,6 +55,7 @@ void timed(double* sum, Run&& run) {
 std::span<const Var> inputs_of(const Node& node) { return {node.inputs.data(), node.input_count}; }
 
 bool reads_input(const OpDef& op, std::size_t input) { return (op.reads.inputs >> input & 1) != 0; }
+bool overwrites_input(const OpDef& op, std::size_t input) { return (op.reads.overwrites >> input & 1) != 0; }
 
 /// Rounded up to whole cache lines, as in an arena.
 std::int64_t in_lines(std::int64_t elements) {
@@ -186,7 +187,7 @@ real* Tape::take_gradient(std::size_t node_index, std::size_t input, bool keep_v
     Value& of = value(node.inputs[input]);
     const auto uses = std::count_if(node.inputs.begin(), node.inputs.begin() + node.input_count,
                                     [&](Var v) { return v.index == node.inputs[input].index; });
-    const bool overwrites = (node.op->reads.overwrites >> input & 1) != 0 && uses == 1 && of.node >= 0 &&
+    const bool overwrites = overwrites_input(*node.op, input) && uses == 1 && of.node >= 0 &&
                             of.last_reader == static_cast<std::int32_t>(node_index);
     if (keep_values || !overwrites) return take_buffer(of.shape.elements());
     of.is_free = true;
@@ -198,15 +199,16 @@ void Tape::run_backward(std::size_t node_index, bool keep_gradient) {
     const Value& output = value(node.output);
     const Inputs in(*this, inputs_of(node));
 
-    // An input that appears twice gets one buffer: its first place writes and its second adds.
+    // An input that appears twice gets one buffer: the place that the op comes to first writes, the other adds.
     std::array<Grad, kMaxInputs> grads{};
-    for (std::size_t i = 0; i < in.count; ++i) {
-        Value& input = value(node.inputs[i]);
-        if (!input.needs_gradient) continue;
-        if (input.gradient == nullptr) input.gradient = take_gradient(node_index, i, keep_gradient);
-        grads[i] = {input.gradient, input.has_gradient};
-        input.has_gradient = true;
-    }
+    for (const bool is_last : {false, true})
+        for (std::size_t i = 0; i < in.count; ++i) {
+            Value& input = value(node.inputs[i]);
+            if (!input.needs_gradient || overwrites_input(*node.op, i) != is_last) continue;
+            if (input.gradient == nullptr) input.gradient = take_gradient(node_index, i, keep_gradient);
+            grads[i] = {input.gradient, input.has_gradient};
+            input.has_gradient = true;
+        }
 
     if (plans()) return;
     const Arena::Mark mark(scratch_);

@@ -104,7 +104,8 @@ struct OpSample {
 struct BackwardReads {
     std::uint8_t inputs = 0xff;
     bool output = true;
-    /// Inputs whose gradient may be put where their value is: no element is read after it has been written.
+    /// Inputs whose gradient may be put where their value is: no element is read after it has been written. Theirs is
+    /// written after the gradients of the other inputs, which are written in order.
     std::uint8_t overwrites = 0;
 };
 
