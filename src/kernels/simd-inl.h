@@ -61,7 +61,8 @@ struct Part {
 
     template <class D>
     HWY_INLINE Vec<D> load(D d, const TFromD<D>* from) const {
-#if HWY_MEM_OPS_MIGHT_FAULT && HWY_TARGET != HWY_AVX2 // AVX2's do, but not those of 32 and 64 bits
+// AVX2's do, but not those of 32 and 64 bits; that of no vectors reads its element even where count is 0.
+#if (HWY_MEM_OPS_MIGHT_FAULT && HWY_TARGET != HWY_AVX2) || HWY_TARGET == HWY_SCALAR
         HWY_ALIGN TFromD<D> lanes[MaxLanes(d)] = {};
         for (std::size_t i = 0; i < count; ++i)
             lanes[i] = from[i];
