@@ -136,6 +136,8 @@ TEST_CASE("runs that go wrong are told from their twins, with the cause, and rep
             if (!stable)
                 for (const Event& began : read_events(run / "events.jsonl"))
                     if (began.kind == one.event) {
+                        if (one.verdict == "spiky") // the first of its spikes
+                            CHECK(summary.reason.starts_with("step " + std::to_string(began.step) + ":"));
                         require_exact_replays(run, began.step, !one.override.empty());
                         break;
                     }
