@@ -117,6 +117,8 @@ Var Tape::record(const OpDef& op, std::span<const Var> inputs, const Attributes&
         throw Error("op '" + std::string(op.name) + "' is not in the registry of this tape");
     if (inputs.size() > kMaxInputs)
         throw Error("op '" + std::string(op.name) + "' was given more than " + std::to_string(kMaxInputs) + " inputs");
+    if (std::any_of(inputs.begin(), inputs.end(), [&](Var v) { return value(v).is_free; }))
+        throw Error("op '" + std::string(op.name) + "' was given a value that was released: its memory has another");
 
     const Inputs in(*this, inputs);
     const Shape shape = op.infer_shape(in.as_shapes(), attributes);

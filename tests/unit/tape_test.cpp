@@ -253,6 +253,7 @@ TEST_CASE("what is released serves the next ops, unless a backward reads it or v
             tape.release(leaf); // the caller's
             const Var beside = ops::affine(tape, leaf, 5, 0);
             CHECK((tape.data(beside) == memory) == (!keep && !is_read));
+            if (!keep && !is_read) CHECK_THROWS_AS(ops::affine(tape, middle, 1, 0), Error);
             CHECK(tape.data(ops::affine(tape, leaf, 7, 0)) != memory); // given away once
             tape.backward(root);
             CHECK(gradient == std::vector<float>(kElements, is_read ? 8.0F : 6.0F));
