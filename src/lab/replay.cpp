@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
+#include <memory>
 #include <utility>
 
 #include "ballast/base/error.h"
@@ -12,6 +14,7 @@
 #include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/metrics.h"
+#include "ballast/train/onset.h"
 #include "ballast/train/run_directory.h"
 
 namespace ballast {
@@ -22,21 +25,6 @@ namespace {
 
 bool same_bits(double a, double b) {
     return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b));
-}
-
-Config config_of(const fs::path& checkpoint) {
-    return config_from_json(read_checkpoint_info(checkpoint).config_json, checkpoint / "config.json");
-}
-
-/// Whether two configs give the same steps: what only says how a run is recorded does not count.
-bool same_steps(Config a, Config b) {
-    for (Config* config : {&a, &b}) {
-        config->name.clear();
-        config->log = {};
-        config->train.eval_every = config->train.eval_batches = config->train.checkpoint_every = 1;
-        config->train.keep_checkpoints = config->train.log_every = 1;
-    }
-    return a == b;
 }
 
 std::string step_list(const std::vector<ReplayStart>& starts) {
@@ -59,15 +47,140 @@ std::vector<ReplayStart> kept_states(const fs::path& run, bool grafted) {
     return starts;
 }
 
-std::optional<std::size_t> first_out_of_range(const ReplayResult& result) {
-    for (std::size_t i = 0; i < result.trace.size(); ++i)
-        if (result.trace[i].range.not_finite > 0) return i;
-    for (std::size_t i = 0; i < result.reference_rms.size() && i < result.trace.size(); ++i)
-        if (result.trace[i].range.rms > kOutOfRange * result.reference_rms[i]) return i;
-    return {};
+std::string name_of(const TraceEntry& entry) {
+    return entry.site + ": " + entry.op + (entry.backward ? " backward " : "") + entry.made;
+}
+
+OutOfRange judge(const TraceEntry& entry, const std::optional<RmsRange>& usual, const Learner& learner) {
+    const double rms = entry.range.rms;
+    if (entry.range.not_finite > 0) return OutOfRange::not_finite;
+    // What was 0, such as the branch of a block that starts as the identity, has no range.
+    if (usual && usual->largest > 0 && rms > kRangeFactor * usual->largest) return OutOfRange::above;
+    if (usual && rms < usual->least / kRangeFactor) return OutOfRange::below;
+    const OptimizerConfig& optimizer = learner.config().optimizer;
+    const std::span<const Param> params = learner.table().params();
+    const bool is_parameter = entry.backward && std::any_of(params.begin(), params.end(), [&](const Param& param) {
+                                  return param.name == entry.made;
+                              });
+    if (is_parameter && optimizer.kind == OptimizerKind::adamw && rms > 0 && rms < optimizer.eps)
+        return OutOfRange::at_eps;
+    return OutOfRange::no;
 }
 
 } // namespace
+
+/// Makes the steps of a run again, from a state that it has kept.
+class Replay::Walk {
+public:
+    Walk(const Replay& replay, const ReplayStart& start) : replay_(replay) {
+        begin_stretch(start.step);
+        if (start.checkpoint.empty()) return;
+        load_checkpoint(start.checkpoint, state_, learner_->table(), learner_->optimizer().moments());
+        if (state_.data_fingerprint != data_->fingerprint())
+            throw DataError(config().data.path + ": not the data that the run was trained on");
+    }
+
+    const Learner& learner() const { return *learner_; }
+    const Config& config() const { return learner_->config(); }
+
+    /// Makes the steps before `step`; `each` is given what replayed steps had to say.
+    void go_to(std::int64_t step, const std::function<void(const StepRecord&)>& each) {
+        while (state_.step + 1 < step) {
+            const JudgedStep judged = judged_step(*learner_, *rules_, state_, undo_);
+            each(judged.step.record);
+            if (!judged.made)
+                throw Error("step " + std::to_string(judged.step.record.step) +
+                            " ends the replay: " + judged.step.non_finite + " is not finite, which the run did not see");
+            if (const Stretch* const next = stretch_behind(state_.step); next != stretch_) cross();
+        }
+    }
+
+    /// Of the step behind the last one that was made.
+    std::vector<TraceEntry> trace() { return learner_->trace(next_step(), next_batch()); }
+    StepRecord forward() { return learner_->gradients(next_step(), next_batch()).record; }
+
+private:
+    std::int64_t next_step() const { return state_.step + 1; }
+    std::int64_t next_batch() const { return next_step() + state_.skipped_batches; }
+
+    const Stretch* stretch_behind(std::int64_t step) const {
+        const auto& all = replay_.stretches_;
+        const auto next = std::find_if(all.begin(), all.end(), [&](const Stretch& one) { return one.after > step; });
+        return next == all.begin() ? &all.front() : &*std::prev(next);
+    }
+
+    void begin_stretch(std::int64_t step) {
+        stretch_ = stretch_behind(step);
+        auto data = std::make_unique<Dataset>(data_options(stretch_->config));
+        learner_ = std::make_unique<Learner>(stretch_->config, *data);
+        data_ = std::move(data); // behind the learner that used the one before
+        learner_->set_new_norms(replay_.new_norms_);
+        rules_.emplace(stretch_->config, data_->unigram_entropy());
+    }
+
+    /// Goes on with other settings, as a resume did.
+    void cross() {
+        Snapshot now;
+        now.take(state_, learner_->table(), learner_->optimizer().moments());
+        begin_stretch(state_.step);
+        now.restore(learner_->table(), learner_->optimizer().moments());
+    }
+
+    const Replay& replay_;
+    const Stretch* stretch_ = nullptr;
+    std::unique_ptr<Dataset> data_;
+    std::unique_ptr<Learner> learner_;
+    std::optional<StabilityRules> rules_;
+    TrainerState state_;
+    Snapshot undo_;
+};
+
+/// From the weights at the start to the step.
+std::int64_t Replay::find_stretches(const RunDirectory& directory, const std::vector<Event>& events) {
+    const auto config_of = [&](std::int64_t step) {
+        return config_from_json(directory.config_json_of(step), directory.config_path());
+    };
+    const std::vector<std::int64_t> changes = directory.config_changes();
+    std::int64_t last = 0;
+    for (const std::int64_t change : changes)
+        if (change < step_) stretches_.push_back({std::exchange(last, change), config_of(change)});
+    stretches_.push_back({last, config_of(step_)});
+
+    std::int64_t unknown_until = 0;
+    for (const Event& event : events) {
+        const bool is_kept = std::binary_search(changes.begin(), changes.end(), event.step);
+        if (event.kind != "resume" || resume_changes(event).empty() || is_kept) continue;
+        if (event.step < step_)
+            unknown_until = event.step;
+        else if (doubts_.empty())
+            doubts_.push_back("the settings that the run had before its resume at step " + std::to_string(event.step) +
+                              " are lost");
+    }
+    return unknown_until;
+}
+
+/// See kReferenceSteps.
+void Replay::find_reference(const RunDirectory& directory, const std::vector<Event>& events) {
+    const auto reaches = [&](std::int64_t last) { return last > starts_.front().step && last < step_; };
+    std::int64_t last = 0;
+    try {
+        const RunSummary summary = directory.summary();
+        const auto spike = std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
+        // What a spike has disturbed has its range again some steps later.
+        const bool is_over = summary.verdict == "spiky" && spike != events.end() && spike->step < step_;
+        if (summary.onset_step && *summary.onset_step <= step_ && !is_over) {
+            const bool is_exact = summary.verdict == "non_finite" || summary.onset_site == kResumeSite;
+            const std::int64_t probe_every = std::max<std::int64_t>(1, config().stability.probe_every);
+            last = std::max<std::int64_t>(1, *summary.onset_step - (is_exact ? 1 : probe_every));
+        }
+    } catch (const IoError&) {
+        // The run has none yet.
+    }
+    if (!reaches(last)) last = std::max(step_ - kReferenceGap, starts_.front().step + 1);
+    if (!reaches(last)) return;
+    reference_last_ = last;
+    reference_first_ = std::max(last - kReferenceSteps + 1, starts_.front().step + 1);
+}
 
 Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_t> from) : run_(run), step_(step) {
     const RunDirectory directory = RunDirectory::open(run);
@@ -78,45 +191,21 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
         throw UsageError("--step " + std::to_string(step) + ": outside the run, which has recorded steps " +
                          std::to_string(records_.begin()->first) + " to " + std::to_string(records_.rbegin()->first));
 
-    // What the run went on with, and when: a state from before a resume with other settings, or from before a rewind,
-    // leads elsewhere.
-    std::int64_t last_resume = 0, last_rewind = 0;
-    std::optional<std::int64_t> next_resume;
-    for (const Event& event : read_events(directory.events_path())) {
-        if (event.kind == "rewind" && event.step < step) last_rewind = event.step;
-        if (event.kind != "resume") continue;
-        if (event.step < step)
-            last_resume = event.step;
-        else if (!next_resume)
-            next_resume = event.step;
-    }
+    const std::vector<Event> events = read_events(directory.events_path());
+    std::int64_t earliest = find_stretches(directory, events);
+    for (const Event& event : events) // states from before a rewind lead elsewhere
+        if (event.kind == "rewind" && event.step < step) earliest = std::max(earliest, event.step);
     const std::optional<GraftRecord> grafted = read_graft_record(run);
     if (grafted) new_norms_ = grafted->new_norms;
-    const std::vector<ReplayStart> kept = kept_states(run, grafted.has_value());
-    config_ = config_from_json(directory.config_json(), directory.config_path());
-    if (next_resume) { // checkpoints from the time of the step have its config
-        const auto found = std::find_if(kept.begin(), kept.end(), [&](const ReplayStart& start) {
-            return start.step >= step && start.step <= *next_resume;
-        });
-        if (found != kept.end())
-            config_ = config_of(found->checkpoint);
-        else
-            doubts_.emplace_back("no checkpoint has the config that the step was made with");
-    }
-    for (const ReplayStart& start : kept) {
-        if (start.step >= step || start.step < last_rewind) continue;
-        const bool changed =
-            start.step < last_resume && (start.checkpoint.empty() || !same_steps(config_of(start.checkpoint), config_));
-        if (!changed) starts_.push_back(start);
-    }
+    for (const ReplayStart& start : kept_states(run, grafted.has_value()))
+        if (start.step < step && start.step >= earliest) starts_.push_back(start);
     if (starts_.empty())
         throw UsageError(run.string() + ": no state is kept from which step " + std::to_string(step) +
                          " could be reached; checkpoints are of other settings or of later steps");
+    find_reference(directory, events);
 
     start_ = starts_.back();
-    // One step earlier than need be, when there is the choice: its values are what those of the step are compared with.
-    for (const ReplayStart& start : starts_)
-        if (start.step < step - 1) start_ = start;
+    if (start_.step >= reference_first_ && start_.step < reference_last_) start_ = state_before(reference_first_);
     if (from) {
         const auto found =
             std::find_if(starts_.begin(), starts_.end(), [&](const ReplayStart& start) { return start.step == *from; });
@@ -135,19 +224,14 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
         doubts_.push_back(difference);
 }
 
-ReplayResult Replay::run() const {
-    const Dataset data(data_options(config_));
-    Learner learner(config_, data);
-    learner.set_new_norms(new_norms_);
-    TrainerState state;
-    if (!start_.checkpoint.empty()) {
-        load_checkpoint(start_.checkpoint, state, learner.table(), learner.optimizer().moments());
-        if (state.data_fingerprint != data.fingerprint())
-            throw DataError(config_.data.path + ": not the data that the run was trained on");
-    }
-    const StabilityRules rules(config_, data.unigram_entropy());
-    const auto trace_next = [&] { return learner.trace(state.step + 1, state.step + 1 + state.skipped_batches); };
+/// The latest from which a step can be made.
+const ReplayStart& Replay::state_before(std::int64_t step) const {
+    const auto found = std::find_if(starts_.rbegin(), starts_.rend(),
+                                    [&](const ReplayStart& start) { return start.step < step; });
+    return found == starts_.rend() ? starts_.front() : *found;
+}
 
+ReplayResult Replay::run() const {
     ReplayResult result;
     const auto compare = [&](const StepRecord& replayed) {
         const auto recorded = records_.find(replayed.step);
@@ -156,26 +240,50 @@ ReplayResult Replay::run() const {
         if (!result.first_different && !same_bits(recorded->second.loss, replayed.loss))
             result.first_different = replayed.step;
     };
-    if (state.step + 1 < step_) {
-        result.reference_step = state.step + 1;
-        for (const TraceEntry& entry : trace_next())
-            result.reference_rms.push_back(entry.range.rms);
+    Walk walk(*this, start_);
+    std::map<std::string, RmsRange> ranges;
+    if (reference_first_ > start_.step) {
+        ranges = reference(walk, compare);
+    } else if (reference_first_ > 0) {
+        Walk other(*this, state_before(reference_first_));
+        ranges = reference(other, [](const StepRecord&) {});
     }
-    Snapshot undo;
-    while (state.step + 1 < step_) {
-        const JudgedStep judged = judged_step(learner, rules, state, undo);
-        compare(judged.step.record);
-        if (!judged.made)
-            throw Error("step " + std::to_string(judged.step.record.step) +
-                        " ends the replay: " + judged.step.non_finite + " is not finite, which the run did not see");
-    }
-    result.trace = trace_next();
+    walk.go_to(step_, compare);
+    result.trace = walk.trace();
     result.recorded_loss = records_.at(step_).loss;
-    const Learner::Step last = learner.gradients(step_, step_ + state.skipped_batches);
-    result.replayed_loss = last.record.loss;
-    compare(last.record);
-    result.first_out = first_out_of_range(result);
+    const StepRecord last = walk.forward();
+    result.replayed_loss = last.loss;
+    compare(last);
+
+    result.reference_first = reference_first_;
+    result.reference_last = reference_last_;
+    for (std::size_t i = 0; i < result.trace.size(); ++i) {
+        const TraceEntry& entry = result.trace[i];
+        const auto range = ranges.find(name_of(entry));
+        result.reference.push_back(range == ranges.end() ? std::optional<RmsRange>() : range->second);
+        const OutOfRange how = judge(entry, result.reference.back(), walk.learner());
+        const bool is_first = how == OutOfRange::not_finite ? result.how != OutOfRange::not_finite
+                                                           : how != OutOfRange::no && !result.first_out;
+        if (!is_first) continue;
+        result.first_out = i;
+        result.how = how;
+    }
     return result;
+}
+
+/// The range of each entry of the trace, by its name, over the steps of the reference.
+std::map<std::string, RmsRange> Replay::reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const {
+    std::map<std::string, RmsRange> ranges;
+    for (std::int64_t step = reference_first_; step <= reference_last_; ++step) {
+        walk.go_to(step, each);
+        for (const TraceEntry& entry : walk.trace()) {
+            const double rms = entry.range.rms;
+            RmsRange& range = ranges.try_emplace(name_of(entry), RmsRange{rms, rms}).first->second;
+            range.least = std::fmin(range.least, rms);
+            range.largest = std::fmax(range.largest, rms);
+        }
+    }
+    return ranges;
 }
 
 } // namespace ballast

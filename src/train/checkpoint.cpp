@@ -86,22 +86,6 @@ std::uint64_t hex_value(const Json& object, std::string_view name) {
 constexpr std::string_view kStepPrefix = "step-";
 constexpr std::size_t kStepDigits = 8;
 
-std::string step_name(std::int64_t step) {
-    std::string digits = std::to_string(step);
-    if (digits.size() < kStepDigits) digits.insert(0, kStepDigits - digits.size(), '0');
-    return std::string(kStepPrefix) + digits;
-}
-
-/// The step of a checkpoint directory's name; none for any other name.
-std::optional<std::int64_t> step_of_name(const std::string& name) {
-    std::int64_t step = 0;
-    if (!name.starts_with(kStepPrefix)) return std::nullopt;
-    const char* const end = name.data() + name.size();
-    const auto [last, problem] = std::from_chars(name.data() + kStepPrefix.size(), end, step);
-    if (problem != std::errc() || last != end || name != step_name(step)) return std::nullopt;
-    return step;
-}
-
 [[noreturn]] void fail(const fs::path& path, std::string_view action, const std::error_code& reason) {
     throw IoError(path.string() + ": cannot " + std::string(action) + ": " + reason.message());
 }
@@ -421,6 +405,21 @@ private:
 };
 
 } // namespace
+
+std::string step_name(std::int64_t step) {
+    std::string digits = std::to_string(step);
+    if (digits.size() < kStepDigits) digits.insert(0, kStepDigits - digits.size(), '0');
+    return std::string(kStepPrefix) + digits;
+}
+
+std::optional<std::int64_t> step_of_name(const std::string& name) {
+    std::int64_t step = 0;
+    if (!name.starts_with(kStepPrefix)) return std::nullopt;
+    const char* const end = name.data() + name.size();
+    const auto [last, problem] = std::from_chars(name.data() + kStepPrefix.size(), end, step);
+    if (problem != std::errc() || last != end || name != step_name(step)) return std::nullopt;
+    return step;
+}
 
 fs::path checkpoint_path(const fs::path& run, std::int64_t step) { return run / "checkpoints" / step_name(step); }
 

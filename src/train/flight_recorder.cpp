@@ -88,9 +88,7 @@ void FlightRecorder::record(const JudgedStep& judged, const Learner& learner, st
 void FlightRecorder::write(const Event& event, const TrainerState& state, Learner& learner,
                            std::string_view config_json) {
     if (recordings_++ == kMostRecordings) return;
-    std::string name = std::to_string(event.step);
-    name.insert(0, 8 - std::min<std::size_t>(8, name.size()), '0');
-    const fs::path recording = folder_ / ("step-" + name + "-" + event.kind);
+    const fs::path recording = folder_ / (step_name(event.step) + "-" + event.kind);
     std::error_code problem;
     fs::create_directories(recording, problem);
     if (problem) throw IoError(recording.string() + ": cannot write: " + problem.message());

@@ -18,6 +18,23 @@ constexpr std::size_t kFewestProbes = 3;
 constexpr std::size_t kMostProbes = 32;
 constexpr double kDeviations = 8;
 constexpr double kFactor = 2;
+constexpr double kVanished = 8; ///< the factor by which a gradient may fall
+
+/// Statistics that may be close to 0 in a healthy network, where a factor says nothing: up to here they are in range.
+double harmless(std::string_view statistic) {
+    if (statistic == "dead_share") return 0.25;
+    if (statistic == "gain_spread") return 0.1;
+    return 0;
+}
+
+bool is_outside(std::string_view statistic, double value, const Centre& usual) {
+    if (!std::isfinite(value)) return true;
+    if (usual.median == 0) return false; // something that begins
+    if (statistic == "attention_entropy") return value < usual.median / kFactor;
+    if (statistic == "gradient_rms" && value < usual.median / kVanished) return true;
+    const double rise = std::max((kFactor - 1) * std::abs(usual.median), kDeviations * kDeviation * usual.mad);
+    return value > std::max(usual.median + rise, harmless(statistic));
+}
 
 /// One statistic of one place, as the probes go by.
 struct Series {
@@ -25,14 +42,9 @@ struct Series {
     std::optional<Onset> out; ///< since when it has been out of its range
 
     void add(const LayerRecord& record, std::string_view statistic, double value, bool may_leave) {
-        const bool falls = statistic == "attention_entropy";
         if (may_leave && calm.size() >= kFewestProbes) {
             const Centre centre = centre_of({calm.begin(), calm.end()});
-            const double rise =
-                std::max((kFactor - 1) * std::abs(centre.median), kDeviations * kDeviation * centre.mad);
-            const bool outside =
-                !std::isfinite(value) || (falls ? value < centre.median / kFactor : value > centre.median + rise);
-            if (outside) {
+            if (is_outside(statistic, value, centre)) {
                 if (!out)
                     out = Onset{record.step, record.layer, record.site, std::string(statistic), value, centre.median};
                 return;
@@ -54,6 +66,7 @@ auto rank(const Onset& onset) {
 } // namespace
 
 std::string Onset::text() const {
+    if (site == kResumeSite) return "step " + std::to_string(step) + ", resumed with " + statistic;
     return "step " + std::to_string(step) + (layer ? ", layer " + std::to_string(*layer) : "") + ", " + site + ": " +
            statistic + " " + short_number(value) + (before != 0 ? ", was " + short_number(before) : "");
 }
@@ -84,6 +97,22 @@ std::optional<Onset> find_onset(std::span<const LayerRecord> records, std::int64
     for (const auto& [key, series] : all)
         if (series.out && (!first || rank(*series.out) < rank(*first))) first = series.out;
     return first;
+}
+
+std::optional<Onset> resume_onset(std::span<const Event> events, std::int64_t first_step, std::int64_t last_step) {
+    std::optional<Onset> last;
+    for (const Event& event : events) {
+        const std::int64_t step = event.step + 1;
+        if (event.kind != "resume" || step < first_step || step > last_step) continue;
+        const std::string changes(resume_changes(event));
+        const auto names = [&](std::string_view key) {
+            return changes.starts_with(key) || changes.find(", " + std::string(key)) != std::string::npos;
+        };
+        constexpr std::string_view kKeys[] = {"model.", "optimizer.", "schedule.", "loss.", "data.", "train.batch "};
+        if (std::any_of(std::begin(kKeys), std::end(kKeys), names))
+            last = Onset{.step = step, .layer = {}, .site = std::string(kResumeSite), .statistic = changes};
+    }
+    return last;
 }
 
 } // namespace ballast

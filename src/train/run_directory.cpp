@@ -1,5 +1,6 @@
 #include "ballast/train/run_directory.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <ctime>
@@ -17,6 +18,7 @@
 #include "ballast/base/text.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/simd.h"
+#include "ballast/train/checkpoint.h"
 #include "json_fields.h"
 
 namespace ballast {
@@ -28,6 +30,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kLockFile = "lock";
+constexpr const char* kEarlierConfigs = "configs";
+
+fs::path earlier_config_path(const fs::path& run, std::int64_t step) {
+    return run / kEarlierConfigs / (step_name(step) + ".json");
+}
 
 struct EnvironmentField {
     std::string_view name;
@@ -59,6 +66,7 @@ struct SummaryField {
 constexpr auto kSummaryFields = std::to_array<SummaryField>({
     {"verdict", &RunSummary::verdict},
     {"reason", &RunSummary::reason},
+    {"event_step", &RunSummary::event_step},
     {"onset", &RunSummary::onset},
     {"onset_step", &RunSummary::onset_step},
     {"onset_layer", &RunSummary::onset_layer},
@@ -299,6 +307,33 @@ Environment RunDirectory::environment() const {
     return read_record<Environment>(environment_path(), kEnvironmentFields);
 }
 RunSummary RunDirectory::summary() const { return read_record<RunSummary>(summary_path(), kSummaryFields); }
+
+std::vector<std::int64_t> RunDirectory::config_changes() const {
+    std::vector<std::int64_t> steps;
+    std::error_code problem;
+    for (fs::directory_iterator entry(path_ / kEarlierConfigs, problem), end; !problem && entry != end;
+         entry.increment(problem))
+        if (const auto step = step_of_name(entry->path().stem().string()); step && entry->path().extension() == ".json")
+            steps.push_back(*step);
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+std::string RunDirectory::config_json_of(std::int64_t step) const {
+    const std::vector<std::int64_t> changes = config_changes();
+    const auto next = std::lower_bound(changes.begin(), changes.end(), step);
+    return next == changes.end() ? config_json() : read_file(earlier_config_path(path_, *next));
+}
+
+void RunDirectory::keep_config(std::int64_t step, const FileCalls& calls) const {
+    const std::string config = config_json_of(step);
+    std::error_code problem;
+    fs::create_directories(path_ / kEarlierConfigs, problem);
+    if (problem) throw IoError((path_ / kEarlierConfigs).string() + ": cannot write: " + problem.message());
+    write_file_atomic(earlier_config_path(path_, step), config, calls);
+    for (const std::int64_t change : config_changes())
+        if (change > step) fs::remove(earlier_config_path(path_, change), problem);
+}
 
 void RunDirectory::write_config(std::string_view config_json, const FileCalls& calls) const {
     write_file_atomic(config_path(), config_json, calls);

@@ -17,13 +17,6 @@
 namespace ballast {
 
 namespace {
-Event resume_event(std::int64_t step, const std::vector<KeyDifference>& changes) {
-    std::string message = "went on from step " + std::to_string(step);
-    for (const KeyDifference& change : changes)
-        message += ", " + change.path + " from " + change.a + " to " + change.b;
-    return {.step = step, .kind = "resume", .message = std::move(message)};
-}
-
 /// The op in which something that is not finite first appears, by making the step again.
 std::optional<Onset> trace_onset(Learner& learner, const Learner::Step& step) {
     const std::vector<TraceEntry> trace = learner.trace(step.record.step, step.batch);
@@ -184,12 +177,14 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     }
     // Where no step is left to make, what the overrides say was never trained with.
     const bool goes_on = state.step < config.train.steps;
+    const Config trained = config_from_json(run.config_json_of(state.step), run.config_path());
     if (goes_on) {
+        if (config != trained) run.keep_config(state.step);
         run.write_config(to_json(config));
         run.write_environment(now);
     }
     Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log);
-    if (goes_on) trainer.events_->write(resume_event(trainer.state_.step, diff(before_overrides, config)));
+    if (goes_on) trainer.events_->write(resume_event(trainer.state_.step, diff(trained, config)));
     return trainer;
 }
 
@@ -247,12 +242,23 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     }
     const std::optional<Event> cause = cause_of(verdict, directory_.events_path());
     if (verdict != "non_finite") onset_.reset();
-    if (cause && !onset_ && probe_)
-        onset_ = find_onset(read_layers(directory_.layers_path()), first_suspect(*cause, rules_.config), cause->step);
+    if (cause && !onset_) onset_ = onset_before(*cause);
     if (cause && reason.empty()) reason = "step " + std::to_string(cause->step) + ": " + cause->message;
     RunSummary result = summary(verdict, reason);
+    if (cause) result.event_step = cause->step;
     directory_.write_summary(result);
     return result;
+}
+
+/// A resume with other settings, or what the probes have seen since.
+std::optional<Onset> Trainer::onset_before(const Event& cause) const {
+    const std::int64_t first = first_suspect(cause, rules_.config);
+    // Whatever a run was resumed with, it may have stalled all along.
+    if (cause.kind != "stall")
+        if (std::optional<Onset> resume = resume_onset(read_events(directory_.events_path()), first, cause.step))
+            return resume;
+    if (!probe_) return {};
+    return find_onset(read_layers(directory_.layers_path()), first, cause.step);
 }
 
 bool Trainer::is_finished() const {

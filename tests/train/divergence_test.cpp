@@ -22,22 +22,24 @@ struct Case {
     std::string verdict;
     std::string event;         ///< that must be there
     std::string cause;         ///< that diagnose() puts first
+    OutOfRange how;            ///< that a replay of the event's step finds first
+    bool backward;             ///< in a gradient
     std::string override = {}; ///< of a resume after half the run
 };
 
 const std::vector<Case>& cases() {
     static const std::vector<Case> all{
-        {"exploding_lr", "diverged", "divergence", "lr_too_high"},
-        {"post_no_warmup", "stalled", "stall", "post_ln_no_warmup"},
-        {"no_norm", "non_finite", "non_finite", "no_norm"},
-        {"no_final_norm", "diverged", "divergence", "no_final_norm"},
-        {"attention_logits", "stalled", "stall", "attention_logit_growth"},
-        {"poisoned", "spiky", "loss_spike", "bad_data"},
-        {"lr_on_resume", "spiky", "loss_spike", "lr_on_resume", "optimizer.lr=0.1"},
-        {"norm_on_resume", "spiky", "loss_spike", "norm_changed", "model.norm.eps=3"},
-        {"large_beta2", "spiky", "loss_spike", "large_beta2"},
-        {"large_eps", "stalled", "stall", "gradients_at_eps"},
-        {"graft_post", "stalled", "stall", "norms_at_graft"},
+        {"exploding_lr", "diverged", "divergence", "lr_too_high", OutOfRange::above, false},
+        {"post_no_warmup", "stalled", "stall", "post_ln_no_warmup", OutOfRange::below, true},
+        {"no_norm", "non_finite", "non_finite", "no_norm", OutOfRange::not_finite, false},
+        {"no_final_norm", "diverged", "divergence", "no_final_norm", OutOfRange::above, false},
+        {"attention_logits", "stalled", "stall", "attention_logit_growth", OutOfRange::above, false},
+        {"poisoned", "spiky", "loss_spike", "bad_data", OutOfRange::above, true},
+        {"lr_on_resume", "spiky", "loss_spike", "lr_on_resume", OutOfRange::above, false, "optimizer.lr=0.1"},
+        {"norm_on_resume", "spiky", "loss_spike", "norm_changed", OutOfRange::below, false, "model.norm.eps=3"},
+        {"large_beta2", "spiky", "loss_spike", "large_beta2", OutOfRange::above, true},
+        {"large_eps", "stalled", "stall", "gradients_at_eps", OutOfRange::at_eps, true},
+        {"graft_post", "stalled", "stall", "norms_at_graft", OutOfRange::above, false},
     };
     return all;
 }
@@ -86,23 +88,36 @@ RunSummary train(const std::string& name, const std::filesystem::path& out, cons
     return Trainer::start(config, out).run({}, interrupt);
 }
 
-/// From two different states (behind a resume with other settings there is one alone), the replay of a step gives its
-/// recorded loss to the last bit.
-void require_exact_replays(const std::filesystem::path& run, std::int64_t step, bool resumed) {
-    const std::vector<ReplayStart> starts = Replay(run, step).starts();
-    std::vector<std::int64_t> steps;
-    for (const ReplayStart& start : starts)
-        if (steps.empty() || steps.back() != start.step) steps.push_back(start.step);
-    CAPTURE(step, steps);
-    CHECK(steps.size() >= (resumed ? 1 : 2));
-    for (std::size_t i = steps.size() - std::min<std::size_t>(2, steps.size()); i < steps.size(); ++i) {
-        const Replay replay(run, step, steps[i]);
+/// From each of at least `fewest` different states, the replay of a step gives its recorded loss to the last bit, and
+/// the same answer to what left its range first, which is returned.
+ReplayResult require_exact_replays(const std::filesystem::path& run, std::int64_t step, std::size_t fewest) {
+    const Replay usual_replay(run, step);
+    std::set<std::int64_t> steps;
+    for (const ReplayStart& start : usual_replay.starts())
+        steps.insert(start.step);
+    CAPTURE(run, step, steps);
+    CHECK(steps.size() >= fewest);
+    const ReplayResult usual = usual_replay.run();
+    for (const std::int64_t from : steps) {
+        const Replay replay(run, step, from);
         CHECK(replay.doubts().empty());
         const ReplayResult result = replay.run();
         CHECK_FALSE(result.first_different.has_value());
-        CHECK(result.compared == step - steps[i]);
-        CHECK_FALSE(result.trace.empty());
+        CHECK(result.compared == step - from);
+        CHECK(result.first_out == usual.first_out);
+        CHECK(result.how == usual.how);
     }
+    return usual;
+}
+
+/// "above, blocks.0.attention.output: linear"
+std::string finding(const ReplayResult& result) {
+    if (!result.first_out) return "nothing";
+    const TraceEntry& first = result.trace[*result.first_out];
+    CHECK_FALSE(first.inputs.empty());
+    constexpr const char* kHow[] = {"", "not finite", "above", "below", "at eps"};
+    return std::string(kHow[static_cast<int>(result.how)]) + ", " + first.site + ": " + first.op +
+           (first.backward ? " backward, gradient of " + first.made : "");
 }
 
 } // namespace
@@ -110,10 +125,12 @@ void require_exact_replays(const std::filesystem::path& run, std::int64_t step, 
 TEST_CASE("runs that go wrong are told from their twins, with the cause, and replayed", "[divergence][long]") {
     set_threads(1); // tiny models, and a test machine is busy
     const TemporaryDirectory directory;
+    std::string found_in = "run                      first out of its range at the step of the event\n";
     std::string table = "run                      verdict     event         first cause\n";
     std::set<std::string> seen;
     std::int64_t found = 0, missed = 0, false_alarms = 0, quiet = 0, causes = 0;
-    for (const Case& one : cases())
+    for (const Case& one : cases()) {
+        std::int64_t event_step = 1;
         for (const bool stable : {false, true}) {
             const std::string name = one.name + (stable ? "_stable" : "");
             const std::filesystem::path run = directory / name;
@@ -136,12 +153,17 @@ TEST_CASE("runs that go wrong are told from their twins, with the cause, and rep
             if (!stable)
                 for (const Event& began : read_events(run / "events.jsonl"))
                     if (began.kind == one.event) {
-                        if (one.verdict == "spiky") // the first of its spikes
-                            CHECK(summary.reason.starts_with("step " + std::to_string(began.step) + ":"));
-                        require_exact_replays(run, began.step, !one.override.empty());
+                        CHECK(summary.event_step == began.step); // of spikes, the first
+                        event_step = began.step;
                         break;
                     }
+            // The twin is looked at where the run went wrong.
+            const ReplayResult replay = require_exact_replays(run, event_step, stable ? 1 : 2);
+            found_in += name + std::string(25 - name.size(), ' ') + finding(replay) + "\n";
+            CHECK(replay.how == (stable ? OutOfRange::no : one.how));
+            if (!stable) CHECK(replay.trace.at(replay.first_out.value_or(0)).backward == one.backward);
         }
+    }
     for (const std::string& cause : known_causes()) { // each signature has a run that shows it
         CAPTURE(cause);
         CHECK(seen.contains(cause));
@@ -151,5 +173,6 @@ TEST_CASE("runs that go wrong are told from their twins, with the cause, and rep
               << "              an event   none\n"
               << "goes wrong    " << found << "          " << missed << "\n"
               << "stable twin   " << false_alarms << "          " << quiet << "\n"
+              << "\n" << found_in << "\n"
               << "right first cause: " << causes << " of " << cases().size() << "\n";
 }

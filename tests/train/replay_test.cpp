@@ -3,6 +3,7 @@
 #include "ballast/lab/replay.h"
 
 #include <algorithm>
+#include <set>
 
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
@@ -96,7 +97,7 @@ TEST_CASE("a trace has every value and gradient in the order they were made", "[
     const Lab lab;
     lab.train("run", {"train.steps=3"});
     const ReplayResult result = Replay(lab.path("run"), 3).run();
-    CHECK(result.reference_rms.size() == result.trace.size());
+    CHECK(result.reference.size() == result.trace.size());
     CHECK(result.trace.front().site == "embedding");
     std::size_t backward = 0;
     for (const TraceEntry& entry : result.trace) {
@@ -129,6 +130,68 @@ TEST_CASE("the op that first makes something that is not finite is named", "[rep
     CHECK(first.site.ends_with(summary.onset_site));
     for (std::size_t i = 0; i < *result.first_out; ++i)
         CHECK(result.trace[i].range.not_finite == 0);
+}
+
+TEST_CASE("what left its range does not depend on the state that a replay begins from", "[replay]") {
+    const Lab lab;
+    lab.train("run");
+    const Replay any(lab.path("run"), 60);
+    REQUIRE(any.starts().size() >= 3);
+    std::set<std::size_t> found;
+    for (const ReplayStart& start : any.starts()) {
+        const ReplayResult result = Replay(lab.path("run"), 60, start.step).run();
+        CAPTURE(start.step);
+        REQUIRE(result.first_out.has_value());
+        found.insert(*result.first_out);
+        CHECK(result.how == OutOfRange::above);
+        CHECK(result.reference_last < 60);
+        CHECK(result.reference_first == result.reference_last - kReferenceSteps + 1);
+        const TraceEntry& entry = result.trace[*result.first_out];
+        const RmsRange usual = result.reference[*result.first_out].value();
+        CHECK(usual.least <= usual.largest);
+        CHECK(entry.range.rms > kRangeFactor * usual.largest);
+    }
+    CHECK(found.size() == 1);
+    CHECK_FALSE(Replay(lab.path("run"), 59).run().first_out.has_value()); // a step before, all is well
+    CHECK(Replay(lab.path("run"), 1).run().reference_last == 0);          // there is no step to compare with
+}
+
+TEST_CASE("a replay goes on with the settings that the run was resumed with", "[replay]") {
+    const Lab lab;
+    lab.train("run", {"train.steps=30"});
+    const fs::path run = lab.path("run");
+    const auto resume = [&](std::vector<std::string> overrides) {
+        std::atomic<bool> interrupt{false};
+        return Trainer::resume(run, overrides).run({}, interrupt);
+    };
+    resume({"train.steps=40"}); // changes no step: the schedule is constant
+    resume({"train.steps=50", "optimizer.lr=1e-3"});
+    resume({"train.steps=60", "model.norm.eps=1"});
+    for (const std::int64_t step : {30, 35, 41, 50, 51, 60}) {
+        const Replay any(run, step);
+        std::set<std::int64_t> starts;
+        for (const ReplayStart& start : any.starts())
+            starts.insert(start.step);
+        CAPTURE(step, starts);
+        CHECK(starts.contains(0));
+        for (const std::int64_t from : starts) {
+            const ReplayResult result = Replay(run, step, from).run();
+            CHECK_FALSE(result.first_different.has_value());
+            CHECK(result.compared == step - from);
+        }
+    }
+    CHECK(Replay(run, 45).config().model.norm.eps == 1e-5);
+    CHECK(Replay(run, 51).config().model.norm.eps == 1);
+    // The eps shrinks what the first norm gives, at once.
+    const ReplayResult result = Replay(run, 51).run();
+    REQUIRE(result.first_out.has_value());
+    CHECK(result.how == OutOfRange::below);
+    CHECK(result.trace[*result.first_out].op == "layernorm");
+
+    // Where the settings in between are not known, states from before lead nowhere.
+    fs::remove(run / "configs/step-00000050.json");
+    const Replay cut(run, 60);
+    CHECK(cut.starts().front().step == 50);
 }
 
 TEST_CASE("a rewind leaves out the batches that led to a spike", "[replay]") {

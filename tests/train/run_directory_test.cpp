@@ -226,6 +226,31 @@ TEST_CASE("config and environment of a run that goes on are replaced") {
           std::vector<std::string>{"cpu: A \"CPU\", now B", "threads: 3, now 8"});
 }
 
+TEST_CASE("the configs that a run had before are kept, of the steps that stand") {
+    const TemporaryDirectory directory;
+    const RunDirectory run = create(directory / "run");
+    const auto go_on = [&](std::int64_t step, const std::string& config) {
+        run.keep_config(step, kQuickCalls);
+        run.write_config(config, kQuickCalls);
+    };
+    const auto configs = [&] {
+        std::string all;
+        for (const std::int64_t step : {1, 30, 31, 40, 41, 50, 51, 99})
+            all += run.config_json_of(step) == kConfig ? "A" : run.config_json_of(step);
+        return all;
+    };
+    CHECK(configs() == "AAAAAAAA");
+    go_on(30, "B");
+    go_on(50, "C");
+    CHECK(configs() == "AABBBBCC");
+    go_on(50, "D"); // C has made no step
+    CHECK(configs() == "AABBBBDD");
+    go_on(40, "E"); // from an earlier step again: what came behind it does not stand
+    CHECK(configs() == "AABBEEEE");
+    CHECK(run.config_changes() == std::vector<std::int64_t>{30, 40});
+    CHECK(names_in(run.path() / "configs") == std::vector<std::string>{"step-00000030.json", "step-00000040.json"});
+}
+
 TEST_CASE("the environment of this process is known") {
     set_threads(2);
     const Environment facts = current_environment();

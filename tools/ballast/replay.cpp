@@ -32,8 +32,10 @@ std::string start_text(const ReplayStart& start) {
 std::string exactness(const Replay& replay, const ReplayResult& result) {
     const std::string loss = format("loss %.9g", unsigned_nan(result.replayed_loss));
     if (!result.first_different)
-        return loss + format(": that of the record to the last bit, as at all %lld replayed steps",
-                             static_cast<long long>(result.compared));
+        return loss + ": that of the record to the last bit" +
+               (result.compared > 1
+                    ? format(", as at all %lld replayed steps", static_cast<long long>(result.compared))
+                    : std::string());
     return loss +
            format(", recorded %.9g: not the run that was recorded, which differs from step %lld on",
                   unsigned_nan(result.recorded_loss), static_cast<long long>(*result.first_different)) +
@@ -53,6 +55,34 @@ void print_range(const std::string& name, const std::string& shape, const Range&
                 note.c_str());
 }
 
+std::string reference_text(const ReplayResult& result) {
+    const std::string last = std::to_string(result.reference_last);
+    return result.reference_first == result.reference_last
+               ? "step " + last
+               : "steps " + std::to_string(result.reference_first) + " to " + last;
+}
+
+/// One line: what left its range first, and how.
+std::string finding(const Replay& replay, const ReplayResult& result) {
+    if (!result.first_out)
+        return result.reference_last == 0
+                   ? std::string("everything is finite, and there is no earlier step to compare with")
+                   : format("everything is finite, and has an RMS within a factor of %g of that of ", kRangeFactor) +
+                         reference_text(result);
+    const TraceEntry& first = result.trace[*result.first_out];
+    if (result.how == OutOfRange::not_finite)
+        return "first that is not finite: " + entry_name(first) +
+               format(", %lld elements of ", static_cast<long long>(first.range.not_finite)) + first.shape;
+    const std::string name = "first out of its range: " + entry_name(first) + format(", RMS %.4g", first.range.rms);
+    if (result.how == OutOfRange::at_eps)
+        return name + format(": below optimizer.eps, %g, which then sets the size of the update",
+                             replay.config().optimizer.eps);
+    const RmsRange usual = result.reference[*result.first_out].value_or(RmsRange());
+    return name + (result.how == OutOfRange::above ? format(": above %g times the ", kRangeFactor)
+                                                   : format(": below 1/%g of the ", kRangeFactor)) +
+           format("%.4g to %.4g of ", usual.least, usual.largest) + reference_text(result);
+}
+
 void print_text(const Replay& replay, const ReplayResult& result) {
     std::printf("step %lld from %s\n%s\n", static_cast<long long>(replay.step()), start_text(replay.start()).c_str(),
                 exactness(replay, result).c_str());
@@ -62,24 +92,10 @@ void print_text(const Replay& replay, const ReplayResult& result) {
         const TraceEntry& entry = result.trace[i];
         print_range(entry_name(entry), entry.shape, entry.range, result.first_out == i ? "  <- see below" : "");
     }
-    if (!result.first_out) {
-        const std::string compared = result.reference_step
-                                         ? format("nothing has an RMS above %g times that of step %lld", kOutOfRange,
-                                                  static_cast<long long>(*result.reference_step))
-                                         : "there is no earlier step to compare with";
-        std::printf("\neverything is finite, and %s\n", compared.c_str());
-        return;
-    }
-    const TraceEntry& first = result.trace[*result.first_out];
-    if (first.range.not_finite > 0)
-        std::printf("\nfirst that is not finite: %s, %lld elements of %s\n", entry_name(first).c_str(),
-                    static_cast<long long>(first.range.not_finite), first.shape.c_str());
-    else
-        std::printf("\nfirst whose RMS is above %g times that of step %lld: %s, %.4g, %.1f times\n", kOutOfRange,
-                    static_cast<long long>(*result.reference_step), entry_name(first).c_str(), first.range.rms,
-                    first.range.rms / result.reference_rms[*result.first_out]);
+    std::printf("\n%s\n", finding(replay, result).c_str());
+    if (!result.first_out) return;
     std::printf("its inputs:\n");
-    for (const TraceInput& input : first.inputs)
+    for (const TraceInput& input : result.trace[*result.first_out].inputs)
         print_range(input.name, "", input.range, "");
 }
 
@@ -88,6 +104,17 @@ std::string range_json(const Range& range) {
                          {"max", json::number(range.max)},
                          {"rms", json::number(range.rms)},
                          {"not_finite", json::number(range.not_finite)}});
+}
+
+std::string_view word_of(OutOfRange how) {
+    switch (how) {
+    case OutOfRange::no: break;
+    case OutOfRange::not_finite: return "not_finite";
+    case OutOfRange::above: return "above";
+    case OutOfRange::below: return "below";
+    case OutOfRange::at_eps: return "at_eps";
+    }
+    return "";
 }
 
 void print_json(const Replay& replay, const ReplayResult& result) {
@@ -99,7 +126,9 @@ void print_json(const Replay& replay, const ReplayResult& result) {
         if (starts.empty() || starts.back() != step)
             starts.push_back(std::move(step)); // of a snapshot and a checkpoint
     }
-    for (const TraceEntry& entry : result.trace) {
+    for (std::size_t i = 0; i < result.trace.size(); ++i) {
+        const TraceEntry& entry = result.trace[i];
+        const std::optional<RmsRange>& usual = result.reference[i];
         std::vector<std::string> inputs;
         for (const TraceInput& input : entry.inputs)
             inputs.push_back(json::object({{"name", json::text(input.name)}, {"range", range_json(input.range)}}));
@@ -109,6 +138,9 @@ void print_json(const Replay& replay, const ReplayResult& result) {
                                       {"made", json::text(entry.made)},
                                       {"shape", json::text(entry.shape)},
                                       {"range", range_json(entry.range)},
+                                      {"reference_rms", usual ? json::array({json::number(usual->least),
+                                                                             json::number(usual->largest)})
+                                                              : "null"},
                                       {"inputs", json::array(inputs)}}));
     }
     const std::string line = json::object(
@@ -120,7 +152,12 @@ void print_json(const Replay& replay, const ReplayResult& result) {
          {"compared", json::number(result.compared)},
          {"recorded_loss", json::number(result.recorded_loss)},
          {"replayed_loss", json::number(result.replayed_loss)},
+         {"reference", result.reference_last == 0
+                           ? "null"
+                           : json::object({{"first", json::number(result.reference_first)},
+                                           {"last", json::number(result.reference_last)}})},
          {"first_out", result.first_out ? json::number(static_cast<std::int64_t>(*result.first_out)) : "null"},
+         {"how", result.first_out ? json::text(word_of(result.how)) : "null"},
          {"trace", json::array(trace)}});
     std::printf("%s\n", line.c_str());
 }

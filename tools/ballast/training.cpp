@@ -88,10 +88,12 @@ std::string next_line(const RunSummary& summary, const Trainer& trainer) {
     const fs::path& run = trainer.directory().path();
     const std::string word = shell_word(run);
     if (summary.verdict == "interrupted") return "next: ballast resume " + word;
-    if (summary.verdict == "spiky" || summary.verdict == "stalled") return "next: ballast diagnose " + word;
-    if (!reached_its_end(summary, trainer))
-        return "next: ballast diagnose " + word + " | ballast replay " + word + " --step " +
-               std::to_string(summary.onset_step.value_or(std::max<std::int64_t>(1, summary.step)));
+    if (summary.verdict != "stable") {
+        std::string text = "next: ballast diagnose " + word;
+        if (summary.event_step)
+            text += " | ballast replay " + word + " --step " + std::to_string(*summary.event_step);
+        return text;
+    }
     if (trainer.data().task() != nullptr)
         return "next: ballast eval " + word + " | " + extend_command(run, trainer.config().train.steps);
     return "next: ballast generate " + word + " --prompt " + shell_word(some_prompt(trainer.data())) +

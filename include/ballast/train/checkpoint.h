@@ -53,6 +53,10 @@ struct CheckpointInfo {
     std::string version; ///< of the Ballast that wrote it
 };
 
+/// "step-00000700": what files and folders of a step are called; more digits where eight are too few.
+std::string step_name(std::int64_t step);
+std::optional<std::int64_t> step_of_name(const std::string& name); ///< nothing for any other name
+
 /// RUN/checkpoints/step-NNNNNNNN.
 std::filesystem::path checkpoint_path(const std::filesystem::path& run, std::int64_t step);
 

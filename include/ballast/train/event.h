@@ -3,9 +3,12 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
+
+#include "ballast/config/describe.h"
 
 namespace ballast {
 
@@ -22,6 +25,12 @@ struct Event {
     std::optional<std::int64_t> batch = {};
     std::optional<std::string> batch_checksum = {};
 };
+
+/// A run was taken up again, with these settings changed.
+Event resume_event(std::int64_t step, std::span<const KeyDifference> changes);
+
+/// What a resume changed: "optimizer.lr from 0.002 to 0.1, train.steps from 200 to 400"; empty: nothing.
+std::string_view resume_changes(const Event& event);
 
 /// A member of Event: its name in JSON, its unit ("" for a pure number or a text), and one sentence.
 struct EventField {

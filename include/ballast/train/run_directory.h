@@ -41,6 +41,7 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 struct RunSummary {
     std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
     std::string reason;  ///< a sentence; may be empty
+    std::optional<std::int64_t> event_step; ///< of the event that the verdict comes from
     std::string onset;   ///< a sentence about where it began (train/onset.h), and its parts; may be empty
     std::optional<std::int64_t> onset_step;
     std::optional<std::int64_t> onset_layer;
@@ -71,6 +72,7 @@ std::string utc_time();
 
 /// A run's directory:
 ///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
+///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until then
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -109,6 +111,14 @@ public:
     std::string config_json() const;
     Environment environment() const;
     RunSummary summary() const;
+
+    /// The config that step `step` was made with.
+    std::string config_json_of(std::int64_t step) const;
+    /// Steps behind which the run went on with other settings.
+    std::vector<std::int64_t> config_changes() const;
+    /// The run goes on behind `step` with other settings, which write_config() brings: keeps those of the steps so far,
+    /// and forgets what came behind them.
+    void keep_config(std::int64_t step, const FileCalls& calls = kSystemCalls) const;
 
     /// Each replaces the file atomically. A run that goes on with other settings records them.
     void write_config(std::string_view config_json, const FileCalls& calls = kSystemCalls) const;

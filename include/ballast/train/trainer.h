@@ -47,6 +47,7 @@ public:
     RunSummary run(std::span<MetricsSink* const> sinks, const std::atomic<bool>& interrupt);
 
     /// Whether a run that was resumed has made its last step before, and its summary says so.
+    std::optional<Onset> onset_before(const Event& cause) const;
     bool is_finished() const;
 
     const Config& config() const { return learner_->config(); }
