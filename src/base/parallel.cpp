@@ -73,8 +73,7 @@ public:
 
 private:
     static constexpr int kSpins = 2000; // some 50 microseconds
-    static constexpr std::int64_t kMostTasks = 0x7fffffff;
-    static constexpr std::uint64_t kClosed = 0xffffffff;
+    static constexpr std::int64_t kMostTasks = 0xffff;
 
     /// As many as are wanted, or as the system allows.
     void start_helpers(int wanted) {
@@ -86,45 +85,46 @@ private:
     }
 
     void run_part(std::int64_t first, std::int64_t tasks, Call call, void* context, int workers) {
-        // A helper that is late may look at what it was left by an earlier loop. It takes a task by replacing the
-        // ticket that it saw, and so gets none unless all it saw belongs to one loop; the ticket is closed while that
-        // changes.
-        const std::uint64_t loop = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-        ticket_.store(loop << 32 | kClosed, std::memory_order_relaxed);
+        // All shares are empty here: nobody takes a task while this changes.
         first_.store(first, std::memory_order_release);
-        tasks_.store(tasks, std::memory_order_release);
         call_.store(call, std::memory_order_release);
         context_.store(context, std::memory_order_release);
-        helpers_wanted_.store(workers - 1, std::memory_order_release);
+        workers_.store(workers, std::memory_order_release);
         unfinished_.store(tasks, std::memory_order_relaxed);
-        ticket_.store(loop << 32, std::memory_order_release);
+        ++loop_;
+        for (std::int64_t i = 0; i < workers; ++i)
+            shares_[static_cast<std::size_t>(i)].store(share(loop_, tasks * i / workers, tasks * (i + 1) / workers));
         loops_.fetch_add(1, std::memory_order_release);
         loops_.notify_all();
-        work();
+        work(0, workers);
         for (std::int64_t left; (left = unfinished_.load(std::memory_order_acquire)) > 0;)
             wait_while(unfinished_, left);
     }
 
-    /// Takes tasks of the present loop until there are none.
-    void work() {
+    static constexpr std::uint64_t share(std::uint32_t loop, std::int64_t begin, std::int64_t end) {
+        return std::uint64_t{loop} << 32 | static_cast<std::uint64_t>(end) << 16 | static_cast<std::uint64_t>(begin);
+    }
+
+    /// Takes tasks of the present loop until there are none: first its own share from the front, then those of others
+    /// from the back.
+    void work(int self, int workers) {
         std::int64_t done = 0;
         t_in_task = true;
-        std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        for (;;) {
-            const auto next = static_cast<std::int64_t>(ticket & 0xffffffff);
-            const std::int64_t first = first_.load(std::memory_order_acquire);
-            const std::int64_t tasks = tasks_.load(std::memory_order_acquire);
-            const Call call = call_.load(std::memory_order_acquire);
-            void* const context = context_.load(std::memory_order_acquire);
-            if (next >= tasks) break;
-            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
-                                               std::memory_order_acquire))
-                continue;
-            call(context, first + next);
-            ++done;
-            // The loop is not over before its tasks are counted: what belongs to it still stands.
-            if (next + 1 == tasks) break;
-            ticket = ticket_.load(std::memory_order_acquire);
+        for (int i = 0; i < workers; ++i) {
+            std::atomic<std::uint64_t>& range = shares_[static_cast<std::size_t>((self + i) % workers)].value;
+            for (std::uint64_t seen = range.load(std::memory_order_acquire);;) {
+                const std::uint64_t begin = seen & 0xffff, end = seen >> 16 & 0xffff;
+                const std::int64_t first = first_.load(std::memory_order_acquire);
+                const Call call = call_.load(std::memory_order_acquire);
+                void* const context = context_.load(std::memory_order_acquire);
+                if (begin >= end) break;
+                const std::uint64_t left = i == 0 ? seen + 1 : seen - (1 << 16);
+                if (!range.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire))
+                    continue;
+                call(context, first + static_cast<std::int64_t>(i == 0 ? begin : end - 1));
+                ++done;
+                seen = range.load(std::memory_order_acquire);
+            }
         }
         t_in_task = false;
         if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done) unfinished_.notify_one();
@@ -135,7 +135,8 @@ private:
             wait_while(loops_, seen);
             seen = loops_.load(std::memory_order_acquire);
             if (stop_) return;
-            if (index < helpers_wanted_.load(std::memory_order_acquire)) work();
+            const int workers = workers_.load(std::memory_order_acquire);
+            if (index + 1 < workers) work(index + 1, workers);
         }
     }
 
@@ -154,15 +155,19 @@ private:
     std::atomic<bool> stop_{false};
     std::atomic<int> spins_{0};
     std::vector<std::thread> helpers_;
+    struct alignas(64) Share {
+        std::atomic<std::uint64_t> value{0};
+        void store(std::uint64_t v) { value.store(v, std::memory_order_release); }
+    };
+    std::uint32_t loop_ = 0;
+    std::vector<Share> shares_{std::vector<Share>(1024)};
     // The present loop. Every line that threads contend for is its own.
     alignas(64) std::atomic<std::uint32_t> loops_{0};        ///< counts loops; helpers wait for it to change
-    alignas(64) std::atomic<std::uint64_t> ticket_{kClosed}; ///< number of the loop, and below it the next task
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
     alignas(64) std::atomic<std::int64_t> first_{0};
-    std::atomic<std::int64_t> tasks_{0};
     std::atomic<Call> call_{nullptr};
     std::atomic<void*> context_{nullptr};
-    std::atomic<int> helpers_wanted_{0};
+    std::atomic<int> workers_{0};
 };
 
 Pool& pool() {
