@@ -1,5 +1,7 @@
 #include "ballast/base/parallel.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <sched.h>
@@ -62,6 +64,7 @@ public:
     /// Runs the loop on the calling thread and `workers` - 1 helpers; false when they are helping somebody else.
     bool run(std::int64_t tasks, Call call, void* context, int workers) {
         if (busy_.exchange(true, std::memory_order_acquire)) return false;
+        workers = std::min(workers, kMostThreads);
         // Spinning threads that outnumber the processors would keep from working those they wait for.
         spins_ = workers <= processors_ ? kSpins : 0;
         start_helpers(workers - 1);
@@ -74,6 +77,7 @@ public:
 private:
     static constexpr int kSpins = 2000; // some 50 microseconds
     static constexpr std::int64_t kMostTasks = 0xffff;
+    static constexpr int kMostThreads = 1024;
 
     /// As many as are wanted, or as the system allows.
     void start_helpers(int wanted) {
@@ -85,15 +89,18 @@ private:
     }
 
     void run_part(std::int64_t first, std::int64_t tasks, Call call, void* context, int workers) {
-        // All shares are empty here: nobody takes a task while this changes.
+        // A helper that is late may look at what it was left by an earlier loop. It takes a task by replacing the share
+        // that it saw, and so gets none unless all it saw belongs to one loop: while this changes, all shares are
+        // empty.
         first_.store(first, std::memory_order_release);
         call_.store(call, std::memory_order_release);
         context_.store(context, std::memory_order_release);
         workers_.store(workers, std::memory_order_release);
         unfinished_.store(tasks, std::memory_order_relaxed);
         ++loop_;
-        for (std::int64_t i = 0; i < workers; ++i)
-            shares_[static_cast<std::size_t>(i)].store(share(loop_, tasks * i / workers, tasks * (i + 1) / workers));
+        for (int i = 0; i < workers; ++i)
+            shares_[static_cast<std::size_t>(i)].tasks.store(
+                share_of(loop_, tasks * i / workers, tasks * (i + 1) / workers), std::memory_order_release);
         loops_.fetch_add(1, std::memory_order_release);
         loops_.notify_all();
         work(0, workers);
@@ -101,29 +108,32 @@ private:
             wait_while(unfinished_, left);
     }
 
-    static constexpr std::uint64_t share(std::uint32_t loop, std::int64_t begin, std::int64_t end) {
+    /// Tasks [begin, end) of a loop that are not taken; the number of the loop tells it from the share of any other.
+    static constexpr std::uint64_t share_of(std::uint32_t loop, std::int64_t begin, std::int64_t end) {
         return std::uint64_t{loop} << 32 | static_cast<std::uint64_t>(end) << 16 | static_cast<std::uint64_t>(begin);
     }
 
-    /// Takes tasks of the present loop until there are none: first its own share from the front, then those of others
-    /// from the back.
+    /// Takes tasks of the present loop until there are none: its own share from the front, then those of others from
+    /// the back. Loops over the same rows give a thread the same rows, which its own caches have.
     void work(int self, int workers) {
         std::int64_t done = 0;
         t_in_task = true;
         for (int i = 0; i < workers; ++i) {
-            std::atomic<std::uint64_t>& range = shares_[static_cast<std::size_t>((self + i) % workers)].value;
-            for (std::uint64_t seen = range.load(std::memory_order_acquire);;) {
+            std::atomic<std::uint64_t>& share = shares_[static_cast<std::size_t>((self + i) % workers)].tasks;
+            for (std::uint64_t seen = share.load(std::memory_order_acquire);;) {
                 const std::uint64_t begin = seen & 0xffff, end = seen >> 16 & 0xffff;
                 const std::int64_t first = first_.load(std::memory_order_acquire);
                 const Call call = call_.load(std::memory_order_acquire);
                 void* const context = context_.load(std::memory_order_acquire);
                 if (begin >= end) break;
-                const std::uint64_t left = i == 0 ? seen + 1 : seen - (1 << 16);
-                if (!range.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire))
+                const bool is_own = i == 0;
+                const std::uint64_t left = is_own ? seen + 1 : seen - (1U << 16);
+                if (!share.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire))
                     continue;
-                call(context, first + static_cast<std::int64_t>(i == 0 ? begin : end - 1));
+                // The loop is not over before its tasks are counted: what belongs to it still stands.
+                call(context, first + static_cast<std::int64_t>(is_own ? begin : end - 1));
                 ++done;
-                seen = range.load(std::memory_order_acquire);
+                seen = share.load(std::memory_order_acquire);
             }
         }
         t_in_task = false;
@@ -155,14 +165,13 @@ private:
     std::atomic<bool> stop_{false};
     std::atomic<int> spins_{0};
     std::vector<std::thread> helpers_;
-    struct alignas(64) Share {
-        std::atomic<std::uint64_t> value{0};
-        void store(std::uint64_t v) { value.store(v, std::memory_order_release); }
-    };
-    std::uint32_t loop_ = 0;
-    std::vector<Share> shares_{std::vector<Share>(1024)};
+    std::uint32_t loop_ = 0; ///< number of the present one
     // The present loop. Every line that threads contend for is its own.
-    alignas(64) std::atomic<std::uint32_t> loops_{0};        ///< counts loops; helpers wait for it to change
+    struct alignas(64) Share {
+        std::atomic<std::uint64_t> tasks{0}; ///< share_of()
+    };
+    std::array<Share, kMostThreads> shares_;          ///< by thread, the caller first
+    alignas(64) std::atomic<std::uint32_t> loops_{0}; ///< counts loops; helpers wait for it to change
     alignas(64) std::atomic<std::int64_t> unfinished_{0};
     alignas(64) std::atomic<std::int64_t> first_{0};
     std::atomic<Call> call_{nullptr};

@@ -121,8 +121,8 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
     if (plan.depth_chunks == 1) {
         parallel_for(tiles, [&](std::int64_t tile) {
             const TileRange range = tile_range(tile);
-            // Tiles are taken in order, so threads that are equally fast are as many tiles ahead as there are threads.
-            const TileRange next = tile + threads() < tiles ? tile_range(tile + threads()) : TileRange{};
+            // A thread takes its own tiles in order.
+            const TileRange next = tile + 1 < tiles ? tile_range(tile + 1) : TileRange{};
             product_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, k, alpha,
                             sub_matrix(a, range.row_begin, 0), sub_matrix(b, 0, range.column_begin),
                             c.add ? real{1} : real{0}, c.data + range.row_begin * c_stride + range.column_begin,
