@@ -7,6 +7,7 @@
 #include "gemm_panels.h"
 
 #include <algorithm>
+#include <utility>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm_panels.cpp"
@@ -25,7 +26,7 @@ using V = Vec<D>;
 
 constexpr std::int64_t kVectors = 2;
 /// As many rows as have registers for their sums, beside one row of the panel and an element of A: of 32, or of 16.
-constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM ? 8 : 6;
+constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 ? 12 : HWY_ARCH_ARM ? 8 : 6;
 
 constexpr std::int64_t kCacheLine = 64 / sizeof(real);
 /// How far ahead of what is copied memory is fetched: rows, of which a piece each is copied, or elements of a row.
@@ -52,30 +53,39 @@ struct Result {
     real beta;
 };
 
+/// body(0), body(1) ... body(kTimes - 1), each with a constant: what they index stays in registers.
+template <std::int64_t kTimes, class Body>
+HWY_INLINE void unrolled(Body&& body) {
+    [&]<std::int64_t... kIndex>(std::integer_sequence<std::int64_t, kIndex...>) BALLAST_INLINE_LAMBDA {
+        (body(std::integral_constant<std::int64_t, kIndex>()), ...);
+    }
+    (std::make_integer_sequence<std::int64_t, kTimes>());
+}
+
 /// Rows [0, kCount) and columns [0, columns) of C; `columns` ends in the last of kWidth vectors. Element (r, i) of
 /// op(A) is a[r * stride + i], or a[r + i * stride] when it is transposed.
 template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed>
 void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, const real* HWY_RESTRICT panel,
                    const Result& result, std::int64_t columns, FetchAhead& ahead) {
     const D d;
-    for (std::int64_t r = 0; r < kCount; ++r)
-        for (std::int64_t v = 0; v < kWidth; ++v)
-            hwy::Prefetch(result.c + r * result.stride + v * lanes());
+    const auto each_vector = [](auto body) BALLAST_INLINE_LAMBDA {
+        unrolled<kCount>(
+            [&](auto r) BALLAST_INLINE_LAMBDA { unrolled<kWidth>([&](auto v) BALLAST_INLINE_LAMBDA { body(r, v); }); });
+    };
     V sums[kCount][kWidth];
-    for (std::int64_t r = 0; r < kCount; ++r)
-        for (std::int64_t v = 0; v < kWidth; ++v)
-            sums[r][v] = Zero(d);
+    each_vector([&](auto r, auto v) BALLAST_INLINE_LAMBDA {
+        hwy::Prefetch(result.c + r * result.stride + v * lanes());
+        sums[r][v] = Zero(d);
+    });
     for (; k > 0; k -= kFetchTerms) {
         ahead.step();
         for (std::int64_t i = std::min(k, kFetchTerms); i > 0; --i) {
             V b[kWidth];
-            for (std::int64_t v = 0; v < kWidth; ++v)
-                b[v] = Load(d, panel + v * lanes());
-            for (std::int64_t r = 0; r < kCount; ++r) {
+            unrolled<kWidth>([&](auto v) BALLAST_INLINE_LAMBDA { b[v] = Load(d, panel + v * lanes()); });
+            unrolled<kCount>([&](auto r) BALLAST_INLINE_LAMBDA {
                 const auto element = Set(d, kTransposed ? a[r] : a[r * stride]);
-                for (std::int64_t v = 0; v < kWidth; ++v)
-                    sums[r][v] = MulAdd(element, b[v], sums[r][v]);
-            }
+                unrolled<kWidth>([&](auto v) BALLAST_INLINE_LAMBDA { sums[r][v] = MulAdd(element, b[v], sums[r][v]); });
+            });
             // The next band: processors do not foresee strides as long as rows.
             if (kTransposed) hwy::Prefetch(a + kRows);
             panel += panel_columns();
@@ -83,25 +93,16 @@ void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stri
         }
     }
     const auto alpha = Set(d, result.alpha), beta = Set(d, result.beta);
-    for (std::int64_t r = 0; r < kCount; ++r)
-        for (std::int64_t v = 0; v < kWidth; ++v)
-            sums[r][v] = Mul(sums[r][v], alpha);
-    // `last` is the access to the last vector of a row.
-    const auto store = [&](auto last) BALLAST_INLINE_LAMBDA {
-        const std::int64_t end = (kWidth - 1) * lanes();
-        if (result.beta != 0)
-            for (std::int64_t r = 0; r < kCount; ++r) {
-                const real* const row = result.c + r * result.stride;
-                for (std::int64_t v = 0; v + 1 < kWidth; ++v)
-                    sums[r][v] = MulAdd(LoadU(d, row + v * lanes()), beta, sums[r][v]);
-                sums[r][kWidth - 1] = MulAdd(last.load(d, row + end), beta, sums[r][kWidth - 1]);
-            }
-        for (std::int64_t r = 0; r < kCount; ++r) {
-            real* const row = result.c + r * result.stride;
-            for (std::int64_t v = 0; v + 1 < kWidth; ++v)
-                StoreU(sums[r][v], d, row + v * lanes());
-            last.store(sums[r][kWidth - 1], d, row + end);
-        }
+    // `access` is that to the vectors at the end of a row.
+    const auto store = [&](auto access) BALLAST_INLINE_LAMBDA {
+        each_vector([&](auto r, auto v) BALLAST_INLINE_LAMBDA {
+            real* const at = result.c + r * result.stride + v * lanes();
+            const V sum = Mul(sums[r][v], alpha);
+            if constexpr (v + 1 < kWidth)
+                StoreU(result.beta != 0 ? MulAdd(LoadU(d, at), beta, sum) : sum, d, at);
+            else
+                access.store(result.beta != 0 ? MulAdd(access.load(d, at), beta, sum) : sum, d, at);
+        });
     };
     const std::int64_t last_count = columns - (kWidth - 1) * lanes();
     if (last_count == lanes())
