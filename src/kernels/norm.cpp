@@ -289,12 +289,8 @@ void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, con
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
-    if (width < kLongRow)
-        norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
-                                         features);
-    else
-        norm_backward_rows<false, true>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
-                                        features);
+    // Long rows, too: without a bias's sums there is room enough for what the processor foresees.
+    norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
