@@ -104,7 +104,7 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
     stream = stream && streamable(d, y, width);
     const std::int64_t groups = std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostGroups);
     // A group of long rows is one row, which is in the first-level cache still.
-    const std::int64_t group_rows = width <= kBlockElements / kTogether ? kTogether : 1;
+    const std::int64_t group_rows = width <= 2 * kBlockElements / kTogether ? kTogether : 1;
     PerRow means[kMostGroups];
     for (std::int64_t begin = 0; begin < rows; begin += groups * group_rows) {
         const std::int64_t end = std::min(begin + groups * group_rows, rows);
