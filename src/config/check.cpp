@@ -142,13 +142,17 @@ constexpr auto kOwnNorms = std::to_array<std::pair<std::string_view, OwnNormConf
     {"model.norm.inner", &NormConfig::inner},
 });
 
+/// A value that is none where it is 0.
+void must_not_be_lost(const std::string& path, double value, std::vector<Conflict>& out) {
+    if (value == 0 || value >= kLeastEps) return;
+    out.push_back(
+        {{path},
+         path + " " + number_text(value) + " is lost in float; expected 0 or at least " + number_text(kLeastEps)});
+}
+
 void find_own_norm_conflicts(const std::string& path, const NormConfig& norm, const OwnNormConfig& own,
                              std::vector<Conflict>& out) {
-    if (own.eps != 0 && own.eps < kLeastEps) {
-        out.push_back({{path + ".eps"},
-                       path + ".eps " + number_text(own.eps) + " is lost in float; expected 0 or at least " +
-                           number_text(kLeastEps)});
-    }
+    must_not_be_lost(path + ".eps", own.eps, out);
     const NormKind kind = own.kind == OwnNormKind::automatic ? norm.kind : static_cast<NormKind>(own.kind);
     if (kind == NormKind::scalenorm && own.gain == Switch::off) {
         out.push_back({{path + ".gain", path + ".kind", "model.norm.kind"},
@@ -170,6 +174,9 @@ void find_norm_conflicts(const Config& config, std::vector<Conflict>& out) {
     }
     for (const auto& [path, own] : kOwnNorms)
         find_own_norm_conflicts(std::string(path), norm, norm.*own, out);
+    must_not_be_lost("model.norm.attention_alpha", norm.attention_alpha, out);
+    must_not_be_lost("model.logit_softcap", model.logit_softcap, out);
+    must_not_be_lost("model.layerscale_init", model.layerscale_init, out);
     if (model.residual == ResidualKind::fixup && model.init.kind == InitKind::deepnorm) {
         out.push_back({{"model.residual", "model.init.kind"},
                        "model.residual fixup and model.init.kind deepnorm both scale the branches' matrices; expected "

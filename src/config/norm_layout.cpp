@@ -1,7 +1,11 @@
 #include "ballast/config/norm_layout.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
+
+#include "ballast/base/text.h"
 
 namespace ballast {
 
@@ -103,6 +107,42 @@ std::vector<NormSpec> NormLayout::norms() const {
     all.push_back(final);
     std::erase_if(all, [](const NormSpec& norm) { return !norm; });
     return all;
+}
+
+namespace {
+/// One norm for each place, by the name that the place has in `model.norm`; an identity where there is none. All blocks
+/// that have a norm in a place have the same eps there.
+std::array<std::pair<std::string_view, NormSpec>, 8> norms_by_place(const NormLayout& layout) {
+    NormSpec pre, out, post;
+    for (const BlockNorms& block : layout.blocks)
+        for (const SublayerNorms* norms : {&block.attention, &block.ffn}) {
+            if (norms->pre) pre = norms->pre;
+            if (norms->out) out = norms->out;
+            if (norms->post) post = norms->post;
+        }
+    return {{{"pre", pre},
+             {"out", out},
+             {"post", post},
+             {"final", layout.final},
+             {"embedding", layout.embedding},
+             {"qk", layout.qk},
+             {"v", layout.v},
+             {"inner", layout.inner}}};
+}
+} // namespace
+
+std::string eps_changes(const ModelConfig& from, const ModelConfig& to) {
+    const auto before = norms_by_place(norm_layout(from)), after = norms_by_place(norm_layout(to));
+    std::string text;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        const NormSpec &a = before[i].second, &b = after[i].second;
+        const bool comparable = norm_traits(a.kind).eps && norm_traits(b.kind).eps &&
+                                (a.kind == NormKind::scalenorm) == (b.kind == NormKind::scalenorm);
+        if (!comparable || a.eps == b.eps) continue;
+        text += (text.empty() ? "" : ", ") + std::string(before[i].first) + " from " + number_text(a.eps) + " to " +
+                number_text(b.eps);
+    }
+    return text;
 }
 
 std::int64_t blocks_until(const ModelConfig& model, std::size_t index) {

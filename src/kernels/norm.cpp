@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ballast/base/parallel.h"
 #include "beyond_cache.h"
@@ -42,10 +43,9 @@ using D = ScalableTag<real>;
 /// columns.
 constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
 
-/// Elements from a row to the next, which is fetched while this one is worked on; 0 where that is not needed.
-HWY_INLINE std::int64_t to_next_row(std::int64_t row, std::int64_t rows, std::int64_t width) {
-    return width >= kLongRow && row + 1 < rows ? width : 0;
-}
+/// How many elements ahead of those worked on are fetched: the next of long rows, and enough of short ones that memory
+/// is read while statistics are worked out.
+HWY_INLINE std::int64_t elements_ahead(std::int64_t width) { return std::max(width, kLongRow); }
 
 /// The mean of each of `rows` rows, rounded.
 HWY_INLINE PerRow rounded_means(const real* x, std::int64_t rows, std::int64_t width) {
@@ -57,13 +57,15 @@ HWY_INLINE PerRow rounded_means(const real* x, std::int64_t rows, std::int64_t w
     return mean_of(totals, width);
 }
 
-/// stats: mean, its correction and rstd of each of `rows` rows. The elements `next` ahead are fetched, unless it is 0.
+/// stats: mean, its correction and rstd of each of `rows` rows. Later rows are fetched here and not by the sweep that
+/// reads these rows first, which is too short to wait for that.
 HWY_INLINE void layernorm_stats(real* stats, const PerRow& means, const real* x, std::int64_t rows, std::int64_t width,
-                                real eps, std::int64_t next) {
+                                real eps) {
     const D d;
+    const std::int64_t ahead = elements_ahead(width);
     const auto [rests, squares] =
         sums_of_rows<2>(rows, width, [&](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-            if (next > 0) fetch(x + next + i);
+            fetch(x + k * width + i + ahead);
             const auto deviation = at.keep(d, Sub(at.load(d, x + k * width + i), Set(d, means.of[k])), Zero(d));
             sum[0] = Add(sum[0], deviation);
             sum[1] = MulAdd(deviation, deviation, sum[1]);
@@ -102,7 +104,7 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
     stream = stream && streamable(d, y, width);
     const std::int64_t groups = std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostGroups);
     // A group of long rows is one row, which is in the first-level cache still.
-    const std::int64_t group_rows = width <= kBlockElements / kTogether ? kTogether : 1;
+    const std::int64_t group_rows = width <= 2 * kBlockElements / kTogether ? kTogether : 1;
     PerRow means[kMostGroups];
     for (std::int64_t begin = 0; begin < rows; begin += groups * group_rows) {
         const std::int64_t end = std::min(begin + groups * group_rows, rows);
@@ -110,7 +112,7 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
             means[group] = rounded_means(x + row * width, std::min(group_rows, end - row), width);
         for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
             layernorm_stats(stats + row * kLayerNormStats, means[group], x + row * width,
-                            std::min(group_rows, end - row), width, eps, to_next_row(row, rows, width));
+                            std::min(group_rows, end - row), width, eps);
         for_rows(begin, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             const real *const saved = stats + row * kLayerNormStats, *const from = x + row * width;
             real* const to = y + row * width;
@@ -133,11 +135,11 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
     if (stream) hwy::FlushStream();
 }
 
-/// Mean of the squares of n elements; those `next` ahead are fetched, unless it is 0.
-HWY_INLINE real mean_square_of(const real* x, std::int64_t n, std::int64_t next) {
+/// Mean of the squares of n elements; those `ahead` of them are fetched.
+HWY_INLINE real mean_square_of(const real* x, std::int64_t n, std::int64_t ahead) {
     const D d;
     const real squares = one_sum(d, n, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-        if (next > 0) fetch(x + next + i);
+        fetch(x + i + ahead);
         const auto v = at.load(d, x + i);
         sum = MulAdd(v, v, sum);
     });
@@ -156,7 +158,7 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     const D d;
     stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, features, to_next_row(row, rows, width)) + eps;
+        const real mean_square = mean_square_of(x, features, elements_ahead(width)) + eps;
         rstds[row] = in_range(mean_square)
                          ? 1 / std::sqrt(mean_square)
                          : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
@@ -174,7 +176,7 @@ void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real facto
     const D d;
     stream = stream && streamable(d, y, width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, width, to_next_row(row, rows, width));
+        const real mean_square = mean_square_of(x, width, elements_ahead(width));
         const double rms = in_range(mean_square) ? std::sqrt(static_cast<double>(mean_square))
                                                  : scaled_moments(x, width, 1, false).deviation;
         rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
@@ -211,7 +213,7 @@ struct BackwardRow {
 
 /// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. RMS norm is that of the first
 /// `features` elements. kLong: several rows go through one piece of the columns after the other, so that its gain and
-/// its sums stay in the first-level cache; the next rows are fetched meanwhile.
+/// its sums stay in the first-level cache; the next rows are fetched meanwhile, an array by each of the two sweeps.
 template <bool kCentered, bool kLong>
 HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                                    const real* gain, real gain_offset, const real* stats, std::int64_t rows,
@@ -241,10 +243,7 @@ HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbia
                 two_sums(d, std::min(piece, width - begin), g_sum, gx_sum,
                          [&](auto at, std::int64_t j, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
                              const std::int64_t i = begin + j;
-                             if (kLong) {
-                                 fetch(r.x + next + i);
-                                 fetch(r.dy + next + i);
-                             }
+                             if (kLong) fetch(r.x + next + i);
                              // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
                              const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
                              const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
@@ -266,6 +265,7 @@ HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbia
                 const std::int64_t inside = std::clamp(features, begin, end);
                 for_vectors_to(stream, d, inside - begin, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
                     const std::int64_t i = begin + j;
+                    if (kLong) fetch(r.dy + next + i);
                     const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
                     put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
                 });
@@ -289,12 +289,8 @@ void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, con
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
-    if (width < kLongRow)
-        norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
-                                         features);
-    else
-        norm_backward_rows<false, true>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
-                                        features);
+    // Long rows, too: without a bias's sums there is room enough for what the processor foresees.
+    norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
@@ -306,7 +302,7 @@ double scalenorm_backward_rows(bool stream, Grad dx, const real* dy, const real*
     double total = 0;
     for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width) {
         const auto rstd = Set(d, rstds[row]);
-        const std::int64_t next = to_next_row(row, rows, width);
+        const std::int64_t next = width >= kLongRow && row + 1 < rows ? width : 0; // 0: not fetched
         const real sum = one_sum(d, width, [=](auto at, std::int64_t i, auto& s) BALLAST_INLINE_LAMBDA {
             if (next > 0) {
                 fetch(x + next + i);
@@ -344,9 +340,10 @@ HWY_EXPORT(rmsnorm_backward_rows);
 HWY_EXPORT(scalenorm_rows);
 HWY_EXPORT(scalenorm_backward_rows);
 
-/// The least RMS of a row by which scalenorm divides.
+/// The least RMS of a row by which scalenorm divides: one over it is finite, as 0 times infinity would be no number.
 double smallest_rms(real eps, std::int64_t width) {
-    return static_cast<double>(eps) / std::sqrt(static_cast<double>(width));
+    constexpr double kFinite = 1.01 / static_cast<double>(std::numeric_limits<real>::max());
+    return std::max(static_cast<double>(eps) / std::sqrt(static_cast<double>(width)), kFinite);
 }
 
 /// The gain of rows that are divided by their RMS rather than by their length.

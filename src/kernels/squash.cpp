@@ -68,7 +68,8 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
     const auto a = Set(d, alpha), s = Set(d, shift);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    dalpha = dshift = 0;
+    // Written once: the scalars of groups that others work on lie beside these, in the same cache line.
+    double alpha_sum = 0, shift_sum = 0;
     const std::int64_t piece = std::max(kScalarTerms / width, std::int64_t{1});
     for (std::int64_t begin = 0; begin < rows; begin += piece) {
         auto alpha_terms = Zero(d), shift_terms = Zero(d);
@@ -89,9 +90,11 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
                 if (dx) put(at, d, dx, row * width + i, Mul(a, du));
             });
         }
-        dalpha += static_cast<double>(GetLane(SumOfLanes(d, alpha_terms)));
-        dshift += static_cast<double>(GetLane(SumOfLanes(d, shift_terms)));
+        alpha_sum += static_cast<double>(GetLane(SumOfLanes(d, alpha_terms)));
+        shift_sum += static_cast<double>(GetLane(SumOfLanes(d, shift_terms)));
     }
+    dalpha = alpha_sum;
+    dshift = shift_sum;
     if (stream) hwy::FlushStream();
 }
 

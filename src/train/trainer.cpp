@@ -10,6 +10,7 @@
 #include "ballast/base/memory.h"
 #include "ballast/config/describe.h"
 #include "ballast/config/load.h"
+#include "ballast/config/norm_layout.h"
 #include "ballast/train/graft.h"
 #include "ballast/train/memory.h"
 #include "ballast/train/tensorboard.h"
@@ -160,6 +161,12 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     if (grafted) learner->set_new_norms(grafted->new_norms);
     TrainerState state;
     if (newest.path) {
+        const std::string trained = read_checkpoint_info(*newest.path).config_json;
+        const std::string changes =
+            eps_changes(config_from_json(trained, *newest.path / "config.json").model, config.model);
+        if (!changes.empty())
+            log.warn("norms go on with another eps than the checkpoint was trained with, which changes its loss: " +
+                     changes);
         load_checkpoint(*newest.path, state, learner->table(), learner->optimizer().moments());
         if (state.data_fingerprint != data->fingerprint())
             throw DataError(config.data.path + ": not the data that the run was trained on so far");

@@ -332,9 +332,35 @@ TEST_CASE("explain warns of what is known to go wrong, and of nothing else") {
         {{"model.init.kind=deepnorm"}, {"deepnorm_init_alone"}},
         {{"model.norm.kind=dyt"}, {}},
         {{"model.norm.out.eps=1e-12", "model.norm.placement=sandwich"}, {"eps_unresolved"}},
+        {{"model.norm.final.eps=1e-12"}, {"eps_unresolved"}},
+        {{"model.norm.final.eps=0.01"}, {}}, // the stream has grown there
     }));
     CAPTURE(overrides);
     CHECK(warnings(work, overrides) == expected);
+}
+
+TEST_CASE("explain and resume warn of an eps that the checkpoint was not trained with") {
+    Workplace work;
+    work.write_small_run();
+    REQUIRE(work.run(train_small()).status == 0);
+    const std::string from = "init_from.run=" + (work / "runs/small").string();
+    CHECK(warnings(work, {from}).empty());
+    CHECK(warnings(work, {from, "model.norm.final.eps=1e-6"}) == std::vector<std::string>{"eps_changed"});
+    CHECK(contains(work.run({"explain", "small.json", "--set", from, "--set", "model.norm.eps=1e-6"}).out,
+                   "warning: eps is another than the checkpoint was trained with: pre from 1e-05 to 1e-06, final "));
+    // A run that is not there yet is no mistake.
+    const Outcome missing = work.run({"explain", "small.json", "--set", "init_from.run=runs/none"});
+    CHECK(missing.status == 0);
+    CHECK(contains(missing.out, "note: the run to start from cannot be read, so nothing is said of its eps: "));
+
+    const auto resumed = [&](const char* eps, const char* steps) {
+        return work.run({"resume", "runs/small", "--threads", "1", "--set", eps, "--set", steps}).err;
+    };
+    CHECK_FALSE(contains(resumed("model.norm.eps=1e-5", "train.steps=21"), "another eps"));
+    CHECK(
+        contains(resumed("model.norm.eps=1e-3", "train.steps=22"),
+                 "norms go on with another eps than the checkpoint was trained with, which changes its loss: pre from "
+                 "1e-05 to 0.001, final from 1e-05 to 0.001"));
 }
 
 TEST_CASE("the shipped schema, reference and configs are those of this program") {

@@ -58,6 +58,11 @@ Var placement_equation(Tape& tape, std::string_view placement, double blocks, Va
     if (placement == "branch_out") return ops::add(tape, x, f(x, out_norm));
     if (placement == "deepnorm")
         return norm("post_norm", ops::add(tape, ops::affine(tape, x, std::sqrt(std::sqrt(2 * blocks)), 0), f(x, same)));
+    // Slots that are no row of the table.
+    if (placement == "slots pre, post") return norm("post_norm", ops::add(tape, x, f(norm("pre_norm", x), same)));
+    if (placement == "slots out, post") return norm("post_norm", ops::add(tape, x, f(x, out_norm)));
+    if (placement == "slots pre, out, post")
+        return norm("post_norm", ops::add(tape, x, f(norm("pre_norm", x), out_norm)));
     throw Error("a placement without an equation: " + std::string(placement));
 }
 

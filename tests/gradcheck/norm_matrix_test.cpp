@@ -1,7 +1,8 @@
-// Every cell of kind x placement x final norm x norm of queries and keys that a config can have, certified: its
-// gradients, its equation, that no other cell computes the same, and that every parameter takes part. The table of what
-// was certified is printed, and docs/normalization.md has it.
+// Every cell of kind x placement (the named ones and all slots) x final norm x norm of queries and keys that a config
+// can have, certified: its gradients, its equation, that no other cell computes the same, and that every parameter
+// takes part. The table of what was certified is printed, and docs/normalization.md has it.
 
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -28,32 +29,47 @@ struct Cell {
     }
 };
 
+/// The rows of the placement table, and the slots that no row has.
+std::vector<Placement> placements() {
+    std::vector<Placement> out;
+    for (const auto& row : values_of(Placement{}))
+        out.push_back(row.value);
+    for (unsigned bits = 1; bits < 8; ++bits) {
+        const Slots slots{(bits & 1U) != 0, (bits & 2U) != 0, (bits & 4U) != 0};
+        const bool has_row = std::any_of(kPlacements.begin(), kPlacements.end(), [&](const PlacementRow& row) {
+            return Slots{row.pre, row.out, row.post} == slots;
+        });
+        if (!has_row) out.push_back(placement_of(slots));
+    }
+    return out;
+}
+
 /// The cells whose config is good. Whoever adds a kind or a placement adds cells.
 std::vector<Cell> cells() {
     std::vector<Cell> out;
     for (const auto& kind : values_of(NormKind{}))
-        for (const auto& placement : values_of(Placement{}))
+        for (const Placement placement : placements())
             for (const bool final_norm : {true, false})
                 for (const auto& qk_norm : values_of(HeadNorm{})) {
                     Config config;
                     config.data.path = "text.txt";
                     config.model = config_with([&](ModelConfig& model) {
                         model.norm.kind = kind.value;
-                        model.norm.placement = placement.value;
+                        model.norm.placement = placement;
                         model.norm.eps = norm_traits(kind.value).eps ? 1e-3 : NormConfig{}.eps;
                         model.final_norm = final_norm ? Switch::on : Switch::off;
                         model.qk_norm = qk_norm.value;
                         model.bias = false;
                     });
                     // Where nothing uses it, another eps is a mistake; that is not what is asked here.
-                    if (placement.value == placement_named("none") && !final_norm && qk_norm.value == HeadNorm::none)
+                    if (placement == placement_named("none") && !final_norm && qk_norm.value == HeadNorm::none)
                         config.model.norm.eps = NormConfig{}.eps;
                     if (!validate(config).empty()) continue;
                     // A model without any norm is one cell, of kind and placement `none`.
                     const bool nothing = norm_layout(config.model).norms().empty();
-                    const bool named_so = kind.value == NormKind::none && placement.name == "none";
+                    const bool named_so = kind.value == NormKind::none && to_string(placement) == "none";
                     if (nothing == named_so)
-                        out.push_back({kind.value, placement.value, final_norm, qk_norm.value, config.model});
+                        out.push_back({kind.value, placement, final_norm, qk_norm.value, config.model});
                 }
     return out;
 }
@@ -65,15 +81,15 @@ std::string table_of(const std::vector<Cell>& certified) {
         ++counts[{cell.kind, cell.placement}];
     std::string out = "| kind |";
     std::string line = "|---|";
-    for (const auto& placement : values_of(Placement{})) {
-        out += " " + std::string(placement.name) + " |";
+    for (const Placement placement : placements()) {
+        out += " " + std::string(to_string(placement)) + " |";
         line += "---|";
     }
     out += "\n" + line + "\n";
     for (const auto& kind : values_of(NormKind{})) {
         out += "| " + std::string(kind.name) + " |";
-        for (const auto& placement : values_of(Placement{})) {
-            const int count = counts[{kind.value, placement.value}];
+        for (const Placement placement : placements()) {
+            const int count = counts[{kind.value, placement}];
             out += count == 0 ? " – |" : " " + std::to_string(count) + " |";
         }
         out += "\n";
@@ -93,6 +109,8 @@ TEST_CASE("every cell of the norm matrix is certified", "[gradcheck]") {
     std::vector<Cell> certified;
     std::vector<std::pair<std::string, Values>> seen;
     double worst_gradient = 0, worst_equation = 0;
+    // Far above rounding. Three functions that squash, one after the other, leave little of how attention is computed.
+    constexpr double kOther = 1e-7;
     for (const Cell& cell : cells()) {
         INFO(cell.name());
         TinyModel model(cell.model);
@@ -122,8 +140,8 @@ TEST_CASE("every cell of the norm matrix is certified", "[gradcheck]") {
         const Values logits = model.logits();
         for (const auto& [other, values] : seen) {
             CAPTURE(other);
-            CHECK(differ(logits, values, 1e-5));
-            good = good && differ(logits, values, 1e-5);
+            CHECK(differ(logits, values, kOther));
+            good = good && differ(logits, values, kOther);
         }
         seen.emplace_back(cell.name(), logits);
         if (good) certified.push_back(cell);
@@ -134,7 +152,7 @@ TEST_CASE("every cell of the norm matrix is certified", "[gradcheck]") {
               << table << "largest error of a gradient against finite differences " << worst_gradient
               << ", of logits and gradients against the equations " << worst_equation << "\n";
     CHECK(certified.size() == cells().size());
-    CHECK(certified.size() > 200);
+    CHECK(certified.size() > 300);
     INFO("docs/normalization.md has another table than this one:\n" << table);
     CHECK(whole_file("docs/normalization.md").find("\n" + table) != std::string::npos);
 }

@@ -22,11 +22,13 @@ SMALLEST_PART = 0.1
 # feature that only batchnorms read, or a row's length in front of a norm of rows. PyTorch's float32 needs the same.
 SMALLEST_VECTOR = 0.1
 
+# Slots that no named placement has.
+SLOTS = ({"pre": True, "post": True}, {"out": True, "post": True}, {"pre": True, "out": True, "post": True})
 # Every cell of kind, placement, final norm and norm of queries and keys that a config can have.
 CELLS = [
     (kind, placement, final_norm, qk_norm)
     for kind, placement, final_norm, qk_norm in itertools.product(
-        KINDS, PLACEMENTS, ("on", "off"), ("none", "head", "full")
+        KINDS, (*PLACEMENTS, *SLOTS), ("on", "off"), ("none", "head", "full")
     )
     if kind == "none" and (placement, final_norm, qk_norm) == ("none", "off", "none")
     or kind != "none"
@@ -204,7 +206,12 @@ def test_equals_pytorch(probe, placement, kind, variant):
     equals_pytorch(probe, ModelSpec(placement=placement, norm=kind, **options), seed=len(variant), **settings)
 
 
-@pytest.mark.parametrize("kind,placement,final_norm,qk_norm", CELLS)
+def name_of(value):
+    """Of a parameter of a cell; None leaves it to pytest."""
+    return "slots " + " ".join(value) if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize("kind,placement,final_norm,qk_norm", CELLS, ids=name_of)
 def test_cell_equals_pytorch(probe, kind, placement, final_norm, qk_norm):
     equals_pytorch(probe, ModelSpec(norm=kind, placement=placement, final_norm=final_norm, qk_norm=qk_norm))
 
@@ -233,6 +240,6 @@ def test_every_option_is_covered():
     norm = model["norm"]["properties"]
     assert set(norm["bias"]["enum"]) == covered["norm_bias"]
     assert set(norm["depth_scale"]["enum"]) == covered["depth_scale"]
-    assert set(norm["placement"]["anyOf"][0]["enum"]) == {placement for _, placement, _, _ in CELLS}
+    assert set(norm["placement"]["anyOf"][0]["enum"]) == set(PLACEMENTS)
     assert set(norm["kind"]["enum"]) == {kind for kind, _, _, _ in CELLS}
     assert {site for site in norm if norm[site].get("type") == "object"} == set(SCHEMES["own norms"]["own"])

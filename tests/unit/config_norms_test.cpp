@@ -1,6 +1,8 @@
 // What the keys about norms come to, and which of them are refused.
 
 #include <cmath>
+#include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -270,10 +272,24 @@ TEST_CASE("what a norm cannot be is refused", "[config]") {
         starts(mistake("\"norm\": {\"kind\": \"rmsnorm\", \"partial\": 1.5}"), "c.json:2: model.norm.partial: is 1.5"));
     CHECK(starts(mistake("\"norm\": {\"partial\": -0.5}"), "c.json:2: model.norm.partial: is -0.5"));
     CHECK(mistake("\"norm\": {\"eps\": 1e-40}") ==
-          "c.json:2: model.norm.eps: is 1e-40; expected a number of at least 1e-37");
+          "c.json:2: model.norm.eps: is 1e-40; expected a number from 1e-37 to 1e+37");
     CHECK(starts(mistake("\"norm\": {\"eps\": 0}"), "c.json:2: model.norm.eps: is 0; "));
     CHECK(mistake("\"norm\": {\"final\": {\"eps\": 1e-40}}") ==
           "c.json:2: model.norm.final.eps: model.norm.final.eps 1e-40 is lost in float; expected 0 or at least 1e-37");
+    // Infinite in float: a norm would make zeros of its input, without a word.
+    CHECK(mistake("\"norm\": {\"eps\": 1e39}") ==
+          "c.json:2: model.norm.eps: is 1e39; expected a number from 1e-37 to 1e+37");
+    for (const char* infinite :
+         {"\"norm\": {\"final\": {\"eps\": 1e39}}", "\"norm\": {\"kind\": \"dyt\", \"alpha\": 1e39}",
+          "\"norm\": {\"kind\": \"dyt\", \"attention_alpha\": 1e39}",
+          "\"norm\": {\"kind\": \"derf\", \"shift\": -1e39}", "\"logit_softcap\": 1e39",
+          "\"residual\": \"layerscale\", \"layerscale_init\": 1e39"})
+        CHECK(mistake(infinite).find("to 1e+37") != std::string::npos);
+    // 0 in float, which stands for something else.
+    for (const char* lost : {"\"norm\": {\"kind\": \"dyt\", \"attention_alpha\": 1e-46}", "\"logit_softcap\": 1e-46",
+                             "\"residual\": \"layerscale\", \"layerscale_init\": 1e-46"})
+        CHECK(mistake(lost).find(" is lost in float; expected 0 or at least 1e-37") != std::string::npos);
+    CHECK(starts(mistake("\"norm\": {\"kind\": \"dyt\", \"alpha\": 1e-46}"), "c.json:2: model.norm.alpha: is 1e-46"));
     CHECK(
         starts(mistake("\"norm\": {\"kind\": \"batchnorm\", \"momentum\": 0}"), "c.json:2: model.norm.momentum: is 0"));
     CHECK(starts(mistake("\"norm\": {\"kind\": \"dyt\", \"alpha\": 0}"), "c.json:2: model.norm.alpha: is 0"));
@@ -310,4 +326,63 @@ TEST_CASE("a model of norms put together in code is checked, too", "[config]") {
     config.model.norm.momentum = 0.5;
     REQUIRE(validate(config).size() == 1);
     CHECK(validate(config)[0].path == "model.norm.momentum");
+}
+
+TEST_CASE("every key about norms has a ready config, which changes nothing else", "[config]") {
+    const std::filesystem::path configs = std::filesystem::path(BALLAST_SOURCE_DIR) / "configs";
+    const Config base = load_config(configs / "quickstart.json");
+    std::set<std::string> seen; // "model.norm.kind \"rmsnorm\"", and the key alone
+    for (const auto& entry : std::filesystem::directory_iterator(configs / "norm")) {
+        INFO(entry.path());
+        const std::vector<KeyDifference> differences = diff(base, load_config(entry.path()));
+        for (const KeyDifference& difference : differences) {
+            CAPTURE(difference.path);
+            CHECK((difference.path == "name" || difference.path.starts_with("model.")));
+            seen.insert({difference.path, difference.path + " " + difference.b});
+        }
+        CHECK(differences.size() >= (entry.path().filename() == "pre.json" ? 1 : 2)); // the name, and a key
+    }
+    const auto has = [&](const std::string& what) {
+        INFO(what);
+        CHECK(seen.contains(what));
+    };
+    const auto quoted = [](std::string_view text) { return " \"" + std::string(text) + "\""; };
+    for (const auto& kind : values_of(NormKind{})) // the identity: a placement without norms
+        if (kind.value != NormKind::none && kind.value != base.model.norm.kind)
+            has("model.norm.kind" + quoted(kind.name));
+    for (const auto& placement : values_of(Placement{}))
+        if (placement.value != base.model.norm.placement) has("model.norm.placement" + quoted(placement.name));
+    has(R"(model.norm.placement {"pre": true, "out": false, "post": true})");
+    for (const auto& residual : values_of(ResidualKind{}))
+        if (residual.value != base.model.residual) has("model.residual" + quoted(residual.name));
+    for (const auto& rows : values_of(HeadNorm{}))
+        if (rows.value != HeadNorm::none) has("model.qk_norm" + quoted(rows.name));
+    for (const char* init : {"deepnorm", "small", "depth_scaled"})
+        has("model.init.kind" + quoted(init));
+    for (const char* key :
+         {"norm.attn",        "norm.ffn",        "norm.layers",     "norm.depth_scale", "norm.partial",
+          "norm.unit_offset", "norm.eps",        "norm.gain",       "norm.bias",        "norm.pre.kind",
+          "norm.pre.eps",     "norm.final.gain", "norm.final.bias", "v_norm",           "logit_softcap",
+          "embedding.norm",   "embedding.scale", "ffn.inner_norm",  "head_scale",       "final_norm"})
+        has("model." + std::string(key));
+}
+
+TEST_CASE("an eps that changes is told of by place", "[config]") {
+    const auto changes = [](const std::string& from, const std::string& to) {
+        return eps_changes(model(from).model, model(to).model);
+    };
+    CHECK(changes("", "").empty());
+    CHECK(changes("", "\"norm\": {\"eps\": 1e-3}") == "pre from 1e-05 to 0.001, final from 1e-05 to 0.001");
+    CHECK(changes("\"norm\": {\"eps\": 1e-3}", "\"norm\": {\"pre\": {\"eps\": 1e-3}}") == "final from 0.001 to 1e-05");
+    // Another kind adds eps to the same; scalenorm's is something else, dyt has none, and other places are other norms.
+    CHECK(changes("", "\"norm\": {\"kind\": \"rmsnorm\", \"eps\": 1e-6}") ==
+          "pre from 1e-05 to 1e-06, final from 1e-05 to 1e-06");
+    CHECK(changes("", "\"norm\": {\"kind\": \"scalenorm\", \"eps\": 1e-6}").empty());
+    CHECK(changes("\"norm\": {\"eps\": 1e-3}", "\"norm\": {\"kind\": \"dyt\"}").empty());
+    CHECK(changes("", "\"norm\": {\"placement\": \"post\", \"eps\": 1e-6}").empty());
+    CHECK(changes("\"qk_norm\": \"head\"", "\"qk_norm\": \"head\", \"norm\": {\"qk\": {\"eps\": 1e-6}}") ==
+          "qk from 1e-05 to 1e-06");
+    CHECK(changes("\"norm\": {\"layers\": [{\"until\": 0.5, \"placement\": \"post\"}]}",
+                  "\"norm\": {\"post\": {\"eps\": 1e-6}, \"layers\": [{\"until\": 0.5, \"placement\": \"post\"}]}") ==
+          "post from 1e-05 to 1e-06");
 }

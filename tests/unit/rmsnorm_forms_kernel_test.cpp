@@ -188,6 +188,27 @@ TEST_CASE("partial RMS norm and scale norm at the edges of the number format", "
     });
 }
 
+TEST_CASE("scale norm of a row of zeros is 0, and has finite gradients, with the least eps there is",
+          "[kernels][norm]") {
+    on_every_target([] {
+        for (const std::int64_t width : {1, 33, 5000}) {
+            CAPTURE(width);
+            // As small as a config may have it, and as small as the format.
+            for (const real eps : {real(1e-37), std::numeric_limits<real>::min()}) {
+                const Reals x(index(width), 0), dy = random_reals(width, 4);
+                Reals y(x.size(), kNaN), dx(x.size(), kNaN), rstd{kNaN}, dgain{kNaN};
+                scalenorm_forward(y.data(), rstd.data(), x.data(), 1, 1, width, eps);
+                Arena scratch;
+                scalenorm_backward({dx.data(), false}, {dgain.data(), false}, dy.data(), x.data(), 1, rstd.data(), 1,
+                                   width, eps, scratch);
+                CHECK(std::all_of(y.begin(), y.end(), [](real v) { return v == 0; }));
+                CHECK(std::all_of(dx.begin(), dx.end(), [](real v) { return std::isfinite(v); }));
+                CHECK(dgain[0] == 0);
+            }
+        }
+    });
+}
+
 TEST_CASE("a NaN or infinity in a row makes that row of scale norm NaN and no other", "[kernels][norm]") {
     const real poison = GENERATE(as<real>{}, kNaN, kInfinity, -kInfinity);
     on_every_target([&] {

@@ -12,6 +12,7 @@
 #include "ballast/base/text.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/peak.h"
+#include "ballast/train/graft.h"
 #include "command.h"
 #include "format.h"
 #include "json.h"
@@ -78,7 +79,8 @@ void print_cost(const Config& config, const NormCost& cost) {
                 100 * share.share, share.bandwidth / 1e9, share.peak / 1e9);
 }
 
-void print_text(const Config& config, const Explanation& what, const Vocabulary& vocabulary) {
+void print_text(const Config& config, const Explanation& what, const Vocabulary& vocabulary,
+                const std::string& source_unread) {
     std::printf("%s\n", what.equations.embedding.c_str());
     for (const BlockEquations& block : what.equations.blocks)
         std::printf("%s:\n    %s\n    %s\n", blocks_text(config, block, what.equations.blocks.size()).c_str(),
@@ -105,6 +107,9 @@ void print_text(const Config& config, const Explanation& what, const Vocabulary&
     if (!vocabulary.assumed_because.empty())
         std::printf("\nnote: the vocabulary is assumed, as the data cannot be read: %s\n",
                     vocabulary.assumed_because.c_str());
+    if (!source_unread.empty())
+        std::printf("\nnote: the run to start from cannot be read, so nothing is said of its eps: %s\n",
+                    source_unread.c_str());
     if (!what.warnings.empty()) std::printf("\n");
     for (const NormWarning& warning : what.warnings)
         print_warning(warning);
@@ -153,7 +158,8 @@ std::string json_cost(const NormCost& cost) {
                          {"peak_flops", json::number(share.peak)}});
 }
 
-void print_json(const Config& config, const Explanation& what, const Vocabulary& vocabulary) {
+void print_json(const Config& config, const Explanation& what, const Vocabulary& vocabulary,
+                const std::string& source_unread) {
     std::vector<std::string> blocks, ties;
     for (const BlockEquations& block : what.equations.blocks)
         blocks.push_back(json::object({{"first", json::number(block.first)},
@@ -176,6 +182,7 @@ void print_json(const Config& config, const Explanation& what, const Vocabulary&
                                            {"parameter_count", json::number(what.parameter_count)},
                                            {"decayed_count", json::number(what.decayed_count)},
                                            {"norm_cost", json_cost(what.norm_cost)},
+                                           {"source_read", json::boolean(source_unread.empty())},
                                            {"warnings", json_warnings(what.warnings)}});
     std::printf("%s\n", line.c_str());
 }
@@ -233,14 +240,29 @@ int explain_difference(const ExplainOptions& options) {
     return kDone;
 }
 
+/// Adds the warnings that come of the run that a config starts from. Returns why that run cannot be read, which is no
+/// mistake: it may be trained later.
+std::string add_source_warnings(const Config& config, Explanation& what) {
+    if (config.init_from.run.empty()) return {};
+    try {
+        const GraftSourceInfo source = read_graft_source(config.init_from);
+        for (NormWarning& warning : source_warnings(config.model, source.config.model))
+            what.warnings.push_back(std::move(warning));
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return {};
+}
+
 int explain_config(const ExplainOptions& options) {
     const Config config = load_config_to_use(options.config, options.overrides);
     const Vocabulary vocabulary = vocabulary_of(config);
-    const Explanation what = explain(config, vocabulary.size);
+    Explanation what = explain(config, vocabulary.size);
+    const std::string source_unread = add_source_warnings(config, what);
     if (options.json)
-        print_json(config, what, vocabulary);
+        print_json(config, what, vocabulary, source_unread);
     else
-        print_text(config, what, vocabulary);
+        print_text(config, what, vocabulary, source_unread);
     return kDone;
 }
 

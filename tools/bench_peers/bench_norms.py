@@ -4,7 +4,9 @@
     python3 -m venv build/bench && build/bench/bin/pip install -r tools/bench_peers/requirements.txt
     build/bench/bin/python tools/bench_peers/bench_norms.py --json build/norms.json
 
-A call is the norm of a matrix of float32 and the gradients of x, gain and (layernorm) bias. Each program is a process
+A call is the norm of a matrix of float32 and the gradients of x, gain and bias, as far as the kind has them, and of the
+scalars of scalenorm, dyt and derf. Those three are no functions of PyTorch's: there they are written with its own, one
+after the other. Each program is a process
 of its own; they compute in turns and never at the same time, and the order alternates from round to round. The ratio is
 taken within each round; the table shows the median of the rounds and, in brackets, the lowest and the highest: above 1,
 Ballast is faster.
@@ -34,23 +36,29 @@ def torch_worker(threads, seconds):
     import torch
     import torch.nn.functional as F
 
+    # What each kind computes of x, gain, bias and two scalars, and how many of these it has: x, gain, bias, a, b.
+    kinds = {
+        "layernorm": (lambda x, gain, bias, a, b: F.layer_norm(x, gain.shape, gain, bias, 1e-5), 3),
+        "rmsnorm": (lambda x, gain, bias, a, b: F.rms_norm(x, gain.shape, gain, 1e-5), 2),
+        "batchnorm": (lambda x, gain, bias, a, b: F.batch_norm(x, None, None, gain, bias, True, 0.1, 1e-5), 3),
+        "scalenorm": (lambda x, a, *_: a * (x / x.norm(dim=-1, keepdim=True).clamp(min=1e-5)), 2),
+        "dyt": (lambda x, gain, bias, a, b: torch.tanh(a * x) * gain + bias, 4),
+        "derf": (lambda x, gain, bias, a, b: torch.erf(a * x + b) * gain + bias, 5),
+    }
     torch.set_num_threads(threads)
     for line in sys.stdin:
         kind, rows, width = line.split()
         x, dy = torch.randn(int(rows), int(width), requires_grad=True), torch.randn(int(rows), int(width))
         gain, bias = (torch.randn(int(width), requires_grad=True) for _ in range(2))
-
-        def forward():
-            if kind == "layernorm":
-                return F.layer_norm(x, gain.shape, gain, bias, 1e-5)
-            return F.rms_norm(x, gain.shape, gain, 1e-5)
-
-        leaves = [x, gain, bias] if kind == "layernorm" else [x, gain]
+        a, b = (torch.tensor(value, requires_grad=True) for value in (0.5, 0.0))
+        of = [x, a] if kind == "scalenorm" else [x, gain, bias, a, b]
+        function, count = kinds[kind]
+        leaves = of[:count]
         times = []
         begin = time.perf_counter()
         while len(times) < 4 or time.perf_counter() - begin < seconds:
             start = time.perf_counter()
-            y = forward()
+            y = function(*of)
             middle = time.perf_counter()
             gradients = torch.autograd.grad(y, leaves, dy)
             times.append((middle - start, time.perf_counter() - middle))
@@ -109,7 +117,7 @@ def parse_options():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], epilog="Example: bench_norms.py --widths 128 768 --threads 2 --rounds 9"
     )
-    kinds = ["layernorm", "rmsnorm"]
+    kinds = ["layernorm", "rmsnorm", "batchnorm", "scalenorm", "dyt", "derf"]
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="which norms [all]")
     widths = [32, 64, 128, 256, 512, 768, 1024, 4096]
     parser.add_argument("--widths", nargs="+", type=int, default=widths, help="features a row [32 to 4096]")

@@ -198,6 +198,9 @@ constexpr auto values_of(ScheduleKind) {
 /// Smaller ones are 0 or denormal in float: nothing that is added to could tell.
 inline constexpr double kLeastEps = 1e-37;
 
+/// Larger ones are infinite in float, or soon are with what is added to them or multiplied with them.
+inline constexpr double kMostReal = 1e37;
+
 /// Larger ones are 1 in float: what decays with them takes in nothing new.
 inline constexpr double kLargestDecayRate = 0.9999999;
 
@@ -280,7 +283,7 @@ struct OwnNormConfig {
     OwnNormKind kind = OwnNormKind::automatic;
     BALLAST_KEY(kind, "What it computes; auto: `model.norm.kind`.");
     double eps = 0;
-    BALLAST_KEY(eps, "Its eps; 0: `model.norm.eps`.", at_least(0));
+    BALLAST_KEY(eps, "Its eps; 0: `model.norm.eps`.", between(0, kMostReal));
     Switch gain = Switch::automatic;
     BALLAST_KEY(gain, "Whether it has a gain; auto: `model.norm.gain`.");
     Switch bias = Switch::automatic;
@@ -320,7 +323,7 @@ struct NormConfig {
     BALLAST_KEY(depth_scale, "A factor on the output of every norm in front of a sublayer.");
     double eps = 1e-5;
     BALLAST_KEY(eps, "Added to the variance or mean square, inside the root; scalenorm: the least length.",
-                at_least(kLeastEps));
+                between(kLeastEps, kMostReal));
     bool gain = true;
     BALLAST_KEY(gain, "Whether a norm has a trained factor per feature; scalenorm always has its one.");
     Switch bias = Switch::automatic;
@@ -335,11 +338,12 @@ struct NormConfig {
     double momentum = 0.1;
     BALLAST_KEY(momentum, "batchnorm: share of a step's statistics in the new running ones.", above(0).at_most(1));
     double alpha = 0.5;
-    BALLAST_KEY(alpha, "dyt, derf: the learned factor of the input at the start.", above(0));
+    BALLAST_KEY(alpha, "dyt, derf: the learned factor of the input at the start.", between(kLeastEps, kMostReal));
     double attention_alpha = 0;
-    BALLAST_KEY(attention_alpha, "dyt, derf: `alpha` of the attention sublayers' norms; 0: `alpha`.", at_least(0));
+    BALLAST_KEY(attention_alpha, "dyt, derf: `alpha` of the attention sublayers' norms; 0: `alpha`.",
+                between(0, kMostReal));
     double shift = 0;
-    BALLAST_KEY(shift, "derf: the learned offset of the input at the start.");
+    BALLAST_KEY(shift, "derf: the learned offset of the input at the start.", between(-kMostReal, kMostReal));
     OwnNormConfig pre;
     BALLAST_KEY(pre, "The norms in front of the sublayers, where they differ.");
     OwnNormConfig out;
@@ -412,7 +416,7 @@ struct ModelConfig {
     double logit_softcap = 0;
     BALLAST_KEY(logit_softcap,
                 "Bound c of attention's logits, c tanh(logit / c) (Gemma 2, 2024, arXiv:2408.00118); 0: none.",
-                at_least(0));
+                between(0, kMostReal));
     bool head_scale = false;
     BALLAST_KEY(head_scale, "A learned factor for each head's output (NormFormer; Shleifer 2021, arXiv:2110.09456).");
     ResidualKind residual = ResidualKind::plain;
@@ -420,7 +424,7 @@ struct ModelConfig {
     double layerscale_init = 0;
     BALLAST_KEY(layerscale_init,
                 "layerscale: the vector at the start; 0: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.",
-                at_least(0));
+                between(0, kMostReal));
     PositionKind position = PositionKind::learned;
     BALLAST_KEY(position, "How the model knows the order of the tokens.");
     RopeConfig rope;

@@ -2,6 +2,7 @@
 
 #include "ballast/config/config.h"
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -93,6 +94,11 @@ NormLayout norm_layout(const ModelConfig& model);
 
 /// Whether the last block leaves the stream without a norm, in a model that has norms: what `final_norm: auto` means.
 bool wants_final_norm(const ModelConfig& model);
+
+/// The norms of `to` whose eps is another than that of `from` in the same place, as "pre from 1e-05 to 0.001"; empty
+/// when there are none. Both models are resolved. Places that only one of them has are left out, as are those where eps
+/// is the least length in one (scalenorm) and added to a variance in the other.
+std::string eps_changes(const ModelConfig& from, const ModelConfig& to);
 
 /// Blocks, from the first, that entry `index` of `model.norm.layers` and those before it cover.
 std::int64_t blocks_until(const ModelConfig& model, std::size_t index);

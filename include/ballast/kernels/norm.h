@@ -8,6 +8,9 @@
 
 // Row-wise normalization. x, y, dx, dy are [rows, width]; gain, bias and their gradients [width].
 //
+// What is finite in mathematics and in range is finite here, as long as no x - mean leaves the range of `real`:
+// elements of up to half the largest number.
+//
 // Backward: sums over rows go through partial buffers, one per fixed-size group of rows, so their bits do not depend on
 // the thread count. `scratch` holds these buffers during the call.
 namespace ballast::inline BALLAST_PRECISION {

@@ -83,6 +83,9 @@ Equations equations_of(const ModelConfig& model);
 /// The warnings alone; none needs the data.
 std::vector<NormWarning> norm_warnings(const Config& config);
 
+/// What there is to warn of where the weights of a model with `source` go on in one with `model`. Both are resolved.
+std::vector<NormWarning> source_warnings(const ModelConfig& model, const ModelConfig& source);
+
 /// An equation, or the meaning of a name, that two configs do not share. Empty: there is none in that config.
 struct EquationDifference {
     std::string where; ///< "embedding", "blocks 2 to 4, attention", "output", "FFN"
