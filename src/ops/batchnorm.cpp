@@ -82,7 +82,7 @@ Var batchnorm(Tape& tape, Var x, Var gain, Var bias, Var running_mean, Var runni
 BatchStatistics batch_statistics(const Tape& tape, Var batchnorm_output) {
     const Node& node = tape.producer(batchnorm_output);
     if (node.op != &batchnorm_op) throw Error("batch_statistics of a value that batchnorm did not make");
-    const Shape& x = tape.shape(batchnorm_output);
+    const Shape x = tape.shape(batchnorm_output);
     return {node.saved, node.saved + x.width(), x.rows(), x.width()};
 }
 

@@ -66,7 +66,7 @@ void append_heads(std::vector<float>& out, const Tape& tape, const NormName& nor
                                : norm.slot == "k_norm" ? model.heads
                                                        : model.heads + model.kv_heads;
     const std::int64_t count = norm.slot == "q_norm" ? model.heads : model.kv_heads;
-    const Shape& shape = tape.shape(packed);
+    const Shape shape = tape.shape(packed);
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         const float* const begin = tape.data(packed) + row * shape.width() + first * head_width;
         out.insert(out.end(), begin, begin + count * head_width);

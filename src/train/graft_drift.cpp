@@ -99,7 +99,7 @@ GraftDrift measure_drift(const Transformer& before, const Transformer& after, co
             const Var a = output_of(old_tape, name), b = output_of(new_tape, name);
             if (!a || !b || !(old_tape.shape(a) == new_tape.shape(b))) break;
             if (block == blocks.size()) blocks.emplace_back();
-            const Shape& shape = old_tape.shape(a);
+            const Shape shape = old_tape.shape(a);
             blocks[block].add(old_tape.data(a), new_tape.data(b), shape.rows(), shape.width());
         }
     }

@@ -93,7 +93,7 @@ void LayerProbe::read_stream(const Tape& tape, std::string_view site, Var stream
 void LayerProbe::read_node(const Tape& tape, const Node& node) {
     const SiteName name(node.site);
     const Var input = node.inputs[0];
-    const Shape& shape = tape.shape(input);
+    const Shape shape = tape.shape(input);
     const auto rms_of = [&](Var value) { return rms(tape.data(value), tape.shape(value).elements()); };
 
     if (node.site.ends_with("norm")) {
@@ -123,7 +123,7 @@ void LayerProbe::read_node(const Tape& tape, const Node& node) {
             ratio(static_cast<double>(columns_never_positive(tape.data(input), shape.rows(), units, shape.width())),
                   static_cast<double>(units));
     } else if (node.op == &ops::linear_op && node.saved_count > 0) { // with an activation, whose input it saves
-        const Shape& out = tape.shape(node.output);
+        const Shape out = tape.shape(node.output);
         record_of(name.sublayer).dead_share = ratio(
             static_cast<double>(columns_never_positive(tape.data(node.output), out.rows(), out.width(), out.width())),
             static_cast<double>(out.width()));

@@ -186,7 +186,7 @@ private:
     }
 
     Var norm(const std::string& name, Var x) {
-        const Shape& shape = tape_.shape(x);
+        const Shape shape = tape_.shape(x);
         const NormConfig& norm = config_.norm;
         Var y{};
         if (norm.kind == NormKind::batchnorm) {

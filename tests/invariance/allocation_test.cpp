@@ -11,16 +11,16 @@
 #include "lab.h"
 #include "sanitizer.h"
 
-#if BALLAST_SANITIZER_ALLOCATES
-#include <sanitizer/allocator_interface.h>
-#endif
-
 namespace {
 std::atomic<std::int64_t> g_allocations{0};
 } // namespace
 
 // Every allocation of the program is counted, in whatever library, since `operator new` and the C functions end here.
 #if BALLAST_SANITIZER_ALLOCATES
+// Clang has a header for it, sanitizer/allocator_interface.h; GCC has the function alone.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): its own name
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, std::size_t),
+                                                         void (*free_hook)(const volatile void*));
 namespace {
 [[maybe_unused]] const int kHooked = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, std::size_t) { ++g_allocations; }, [](const volatile void*) {});

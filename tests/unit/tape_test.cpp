@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ballast/base/error.h"
@@ -93,6 +94,18 @@ TEST_CASE("a tape refuses values that are not on it", "[autograd]") {
     CHECK_THROWS_AS(tape.backward(sum), Error);
     CHECK_FALSE(Var{});
     CHECK(sum);
+}
+
+TEST_CASE("a shape is the caller's own, however much is recorded after it", "[autograd]") {
+    Tape tape(ops::registry());
+    tape.begin(Mode::eval);
+    const Var x = tape.constant(kShape, kA.data());
+    const Shape& shape = tape.shape(x);
+    Var y = x;
+    for (int i = 0; i < 1000; ++i)
+        y = ops::affine(tape, y, 1, 0);
+    CHECK(shape == kShape);
+    STATIC_REQUIRE_FALSE(std::is_reference_v<decltype(tape.shape(x))>); // it would point into a list that grows
 }
 
 TEST_CASE("shapes that do not fit are refused with the op's name and the shapes", "[autograd]") {

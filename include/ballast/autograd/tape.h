@@ -107,10 +107,12 @@ public:
     void backward(Var root, const BackwardOptions& options);
     void backward(Var root) { backward(root, BackwardOptions{}); }
 
-    const Shape& shape(Var v) const { return value(v).shape; }
+    /// By value, since recording moves what the tape holds.
+    Shape shape(Var v) const { return value(v).shape; }
     const real* data(Var v) const { return value(v).data; }
     /// Gradient of a value after backward() with keep_gradients, or of a leaf; null when it has none.
     const real* gradient(Var v) const { return value(v).gradient; }
+    /// What has been recorded so far. It, and a node of it, ends with the next record().
     std::span<const Node> nodes() const { return nodes_; }
     /// The node that produced `v`; throws Error for a leaf.
     const Node& producer(Var v) const;

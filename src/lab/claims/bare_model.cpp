@@ -81,7 +81,7 @@ double BareModel::stream_squares() const {
         if (node.site == "final_norm" || node.site == "head") break;
         stream = node.output;
     }
-    const Shape& shape = tape_.shape(stream);
+    const Shape shape = tape_.shape(stream);
     return sum_of_squares(tape_.data(stream), shape.elements()) / static_cast<double>(shape.rows());
 }
 
