@@ -89,8 +89,8 @@ public:
             const JudgedStep judged = judged_step(*learner_, *rules_, state_, undo_);
             each(judged.step.record);
             if (!judged.made)
-                throw Error("step " + std::to_string(judged.step.record.step) +
-                            " ends the replay: " + judged.step.non_finite + " is not finite, which the run did not see");
+                throw Error("step " + std::to_string(judged.step.record.step) + " ends the replay: " +
+                            judged.step.non_finite + " is not finite, which the run did not see");
             if (const Stretch* const next = stretch_behind(state_.step); next != stretch_) cross();
         }
     }
@@ -165,7 +165,8 @@ void Replay::find_reference(const RunDirectory& directory, const std::vector<Eve
     std::int64_t last = 0;
     try {
         const RunSummary summary = directory.summary();
-        const auto spike = std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
+        const auto spike =
+            std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
         // What a spike has disturbed has its range again some steps later.
         const bool is_over = summary.verdict == "spiky" && spike != events.end() && spike->step < step_;
         if (summary.onset_step && *summary.onset_step <= step_ && !is_over) {
@@ -226,8 +227,8 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
 
 /// The latest from which a step can be made.
 const ReplayStart& Replay::state_before(std::int64_t step) const {
-    const auto found = std::find_if(starts_.rbegin(), starts_.rend(),
-                                    [&](const ReplayStart& start) { return start.step < step; });
+    const auto found =
+        std::find_if(starts_.rbegin(), starts_.rend(), [&](const ReplayStart& start) { return start.step < step; });
     return found == starts_.rend() ? starts_.front() : *found;
 }
 
@@ -263,7 +264,7 @@ ReplayResult Replay::run() const {
         result.reference.push_back(range == ranges.end() ? std::optional<RmsRange>() : range->second);
         const OutOfRange how = judge(entry, result.reference.back(), walk.learner());
         const bool is_first = how == OutOfRange::not_finite ? result.how != OutOfRange::not_finite
-                                                           : how != OutOfRange::no && !result.first_out;
+                                                            : how != OutOfRange::no && !result.first_out;
         if (!is_first) continue;
         result.first_out = i;
         result.how = how;
@@ -272,7 +273,8 @@ ReplayResult Replay::run() const {
 }
 
 /// The range of each entry of the trace, by its name, over the steps of the reference.
-std::map<std::string, RmsRange> Replay::reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const {
+std::map<std::string, RmsRange> Replay::reference(Walk& walk,
+                                                  const std::function<void(const StepRecord&)>& each) const {
     std::map<std::string, RmsRange> ranges;
     for (std::int64_t step = reference_first_; step <= reference_last_; ++step) {
         walk.go_to(step, each);

@@ -128,7 +128,8 @@ TEST_CASE("a stable run has no cause, and any of its steps can be replayed") {
     CHECK(contains(diagnosed.out, "no cause found"));
     const Outcome replayed = work.run({"replay", "runs/small", "--step", "15", "--from", "0", "--threads", "1"});
     CHECK(replayed.status == 0);
-    CHECK(contains(replayed.out, "everything is finite, and has an RMS within a factor of 4 of that of steps 4 to 11\n"));
+    CHECK(
+        contains(replayed.out, "everything is finite, and has an RMS within a factor of 4 of that of steps 4 to 11\n"));
 
     const Outcome outside = work.run({"replay", "runs/small", "--step", "21"});
     CHECK(outside.status == 2);

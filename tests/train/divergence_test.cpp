@@ -173,6 +173,7 @@ TEST_CASE("runs that go wrong are told from their twins, with the cause, and rep
               << "              an event   none\n"
               << "goes wrong    " << found << "          " << missed << "\n"
               << "stable twin   " << false_alarms << "          " << quiet << "\n"
-              << "\n" << found_in << "\n"
+              << "\n"
+              << found_in << "\n"
               << "right first cause: " << causes << " of " << cases().size() << "\n";
 }

@@ -41,7 +41,8 @@ TEST_CASE("the onset is the first probe from which on a statistic is out of its 
     CHECK(onset_of(&LayerRecord::branch_ratio, {1, 1.1, 1, 1.05, 3, 1, 5}) ==
           "step 35, layer 2, ffn: branch_ratio 5, was 1");
     CHECK(onset_of(&LayerRecord::branch_ratio, {1, 1, 9}).empty()); // too few before
-    CHECK(onset_of(&LayerRecord::branch_ratio, {1, 1, 1, 1, NAN}).starts_with("step 25, layer 2, ffn: branch_ratio nan"));
+    CHECK(
+        onset_of(&LayerRecord::branch_ratio, {1, 1, 1, 1, NAN}).starts_with("step 25, layer 2, ffn: branch_ratio nan"));
 }
 
 TEST_CASE("a gradient may vanish, other statistics may fall", "[onset]") {

@@ -33,9 +33,8 @@ std::string exactness(const Replay& replay, const ReplayResult& result) {
     const std::string loss = format("loss %.9g", unsigned_nan(result.replayed_loss));
     if (!result.first_different)
         return loss + ": that of the record to the last bit" +
-               (result.compared > 1
-                    ? format(", as at all %lld replayed steps", static_cast<long long>(result.compared))
-                    : std::string());
+               (result.compared > 1 ? format(", as at all %lld replayed steps", static_cast<long long>(result.compared))
+                                    : std::string());
     return loss +
            format(", recorded %.9g: not the run that was recorded, which differs from step %lld on",
                   unsigned_nan(result.recorded_loss), static_cast<long long>(*result.first_different)) +
@@ -78,8 +77,9 @@ std::string finding(const Replay& replay, const ReplayResult& result) {
         return name + format(": below optimizer.eps, %g, which then sets the size of the update",
                              replay.config().optimizer.eps);
     const RmsRange usual = result.reference[*result.first_out].value_or(RmsRange());
-    return name + (result.how == OutOfRange::above ? format(": above %g times the ", kRangeFactor)
-                                                   : format(": below 1/%g of the ", kRangeFactor)) +
+    return name +
+           (result.how == OutOfRange::above ? format(": above %g times the ", kRangeFactor)
+                                            : format(": below 1/%g of the ", kRangeFactor)) +
            format("%.4g to %.4g of ", usual.least, usual.largest) + reference_text(result);
 }
 
@@ -132,16 +132,16 @@ void print_json(const Replay& replay, const ReplayResult& result) {
         std::vector<std::string> inputs;
         for (const TraceInput& input : entry.inputs)
             inputs.push_back(json::object({{"name", json::text(input.name)}, {"range", range_json(input.range)}}));
-        trace.push_back(json::object({{"backward", json::boolean(entry.backward)},
-                                      {"op", json::text(entry.op)},
-                                      {"site", json::text(entry.site)},
-                                      {"made", json::text(entry.made)},
-                                      {"shape", json::text(entry.shape)},
-                                      {"range", range_json(entry.range)},
-                                      {"reference_rms", usual ? json::array({json::number(usual->least),
-                                                                             json::number(usual->largest)})
-                                                              : "null"},
-                                      {"inputs", json::array(inputs)}}));
+        trace.push_back(
+            json::object({{"backward", json::boolean(entry.backward)},
+                          {"op", json::text(entry.op)},
+                          {"site", json::text(entry.site)},
+                          {"made", json::text(entry.made)},
+                          {"shape", json::text(entry.shape)},
+                          {"range", range_json(entry.range)},
+                          {"reference_rms",
+                           usual ? json::array({json::number(usual->least), json::number(usual->largest)}) : "null"},
+                          {"inputs", json::array(inputs)}}));
     }
     const std::string line = json::object(
         {{"step", json::number(replay.step())},
@@ -152,10 +152,9 @@ void print_json(const Replay& replay, const ReplayResult& result) {
          {"compared", json::number(result.compared)},
          {"recorded_loss", json::number(result.recorded_loss)},
          {"replayed_loss", json::number(result.replayed_loss)},
-         {"reference", result.reference_last == 0
-                           ? "null"
-                           : json::object({{"first", json::number(result.reference_first)},
-                                           {"last", json::number(result.reference_last)}})},
+         {"reference", result.reference_last == 0 ? "null"
+                                                  : json::object({{"first", json::number(result.reference_first)},
+                                                                  {"last", json::number(result.reference_last)}})},
          {"first_out", result.first_out ? json::number(static_cast<std::int64_t>(*result.first_out)) : "null"},
          {"how", result.first_out ? json::text(word_of(result.how)) : "null"},
          {"trace", json::array(trace)}});

@@ -90,8 +90,7 @@ std::string next_line(const RunSummary& summary, const Trainer& trainer) {
     if (summary.verdict == "interrupted") return "next: ballast resume " + word;
     if (summary.verdict != "stable") {
         std::string text = "next: ballast diagnose " + word;
-        if (summary.event_step)
-            text += " | ballast replay " + word + " --step " + std::to_string(*summary.event_step);
+        if (summary.event_step) text += " | ballast replay " + word + " --step " + std::to_string(*summary.event_step);
         return text;
     }
     if (trainer.data().task() != nullptr)

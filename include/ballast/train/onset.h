@@ -30,8 +30,8 @@ inline constexpr std::string_view kResumeSite = "resume";
 /// The first statistic of layers.jsonl to leave its range between two steps: from that probe to the last one it is not
 /// finite, or above twice the median of the 32 probes before and above that + 8 * 1.4826 * MAD. attention_entropy falls
 /// below half the median; gradient_rms may also fall, below an eighth. What was 0 has no
-/// range, and a dead_share up to 0.25 and a gain_spread up to 0.1 are in theirs whatever they were. Of several at one step, the one that is further out. Heads count by
-/// the largest. Nothing when there are fewer than four probes.
+/// range, and a dead_share up to 0.25 and a gain_spread up to 0.1 are in theirs whatever they were. Of several at one
+/// step, the one that is further out. Heads count by the largest. Nothing when there are fewer than four probes.
 std::optional<Onset> find_onset(std::span<const LayerRecord> records, std::int64_t first_step, std::int64_t last_step);
 
 /// The last resume with another config of model, optimizer, schedule, loss, data or batch whose first step is between

@@ -39,10 +39,10 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
-    std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
-    std::string reason;  ///< a sentence; may be empty
+    std::string verdict;                    ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
+    std::string reason;                     ///< a sentence; may be empty
     std::optional<std::int64_t> event_step; ///< of the event that the verdict comes from
-    std::string onset;   ///< a sentence about where it began (train/onset.h), and its parts; may be empty
+    std::string onset; ///< a sentence about where it began (train/onset.h), and its parts; may be empty
     std::optional<std::int64_t> onset_step;
     std::optional<std::int64_t> onset_layer;
     std::string onset_site;
@@ -72,7 +72,8 @@ std::string utc_time();
 
 /// A run's directory:
 ///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
-///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until then
+///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until
+///   then
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {

@@ -57,7 +57,8 @@ const Claim b5{
     "for Post-LN at one of the rates, and differs by at most 0.05 for Pre-LN at both.",
     "The criterion is ours. The paper trains translation models of 6 layers and width 512 with an inverse square root "
     "schedule; here a cosine follows the warm-up, so that its length changes little else. With GPT-2's init, which "
-    "begins with small branches, the claim weakens. That Pre-LN gains nothing from a warm-up does not show at this size: "
+    "begins with small branches, the claim weakens. That Pre-LN gains nothing from a warm-up does not show at this "
+    "size: "
     "it trains without one, but not as far.",
     "",
     kSweeps,
