@@ -9,7 +9,6 @@
 
 #include "ballast/base/error.h"
 #include "ballast/config/describe.h"
-#include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
 #include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
@@ -89,8 +88,8 @@ public:
             const JudgedStep judged = judged_step(*learner_, *rules_, state_, undo_);
             each(judged.step.record);
             if (!judged.made)
-                throw Error("step " + std::to_string(judged.step.record.step) +
-                            " ends the replay: " + judged.step.non_finite + " is not finite, which the run did not see");
+                throw Error("step " + std::to_string(judged.step.record.step) + " ends the replay: " +
+                            judged.step.non_finite + " is not finite, which the run did not see");
             if (const Stretch* const next = stretch_behind(state_.step); next != stretch_) cross();
         }
     }
@@ -123,6 +122,9 @@ private:
         Snapshot now;
         now.take(state_, learner_->table(), learner_->optimizer().moments());
         begin_stretch(state_.step);
+        if (!now.fits(learner_->table(), learner_->optimizer().moments()))
+            throw IoError(replay_.run_.string() + ": has other parameters behind step " + std::to_string(state_.step) +
+                          " than before; its configs are of several runs");
         now.restore(learner_->table(), learner_->optimizer().moments());
     }
 
@@ -137,21 +139,23 @@ private:
 
 /// From the weights at the start to the step.
 std::int64_t Replay::find_stretches(const RunDirectory& directory, const std::vector<Event>& events) {
-    const auto config_of = [&](std::int64_t step) {
-        return config_from_json(directory.config_json_of(step), directory.config_path());
-    };
     const std::vector<std::int64_t> changes = directory.config_changes();
-    std::int64_t last = 0;
-    for (const std::int64_t change : changes)
-        if (change < step_) stretches_.push_back({std::exchange(last, change), config_of(change)});
-    stretches_.push_back({last, config_of(step_)});
+    std::int64_t last = 0, unknown_until = 0;
+    for (const std::int64_t change : changes) {
+        if (change >= step_) break;
+        try {
+            stretches_.push_back({std::exchange(last, change), directory.config_of(change)});
+        } catch (const Error&) { // unreadable: the step is reached from later states alone
+            unknown_until = change;
+        }
+    }
+    stretches_.push_back({last, directory.config_of(step_)});
 
-    std::int64_t unknown_until = 0;
     for (const Event& event : events) {
         const bool is_kept = std::binary_search(changes.begin(), changes.end(), event.step);
         if (event.kind != "resume" || resume_changes(event).empty() || is_kept) continue;
         if (event.step < step_)
-            unknown_until = event.step;
+            unknown_until = std::max(unknown_until, event.step);
         else if (doubts_.empty())
             doubts_.push_back("the settings that the run had before its resume at step " + std::to_string(event.step) +
                               " are lost");
@@ -165,10 +169,11 @@ void Replay::find_reference(const RunDirectory& directory, const std::vector<Eve
     std::int64_t last = 0;
     try {
         const RunSummary summary = directory.summary();
-        const auto spike = std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
+        const auto spike =
+            std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
         // What a spike has disturbed has its range again some steps later.
         const bool is_over = summary.verdict == "spiky" && spike != events.end() && spike->step < step_;
-        if (summary.onset_step && *summary.onset_step <= step_ && !is_over) {
+        if (summary.onset_step && *summary.onset_step >= 1 && *summary.onset_step <= step_ && !is_over) {
             const bool is_exact = summary.verdict == "non_finite" || summary.onset_site == kResumeSite;
             const std::int64_t probe_every = std::max<std::int64_t>(1, config().stability.probe_every);
             last = std::max<std::int64_t>(1, *summary.onset_step - (is_exact ? 1 : probe_every));
@@ -226,8 +231,8 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
 
 /// The latest from which a step can be made.
 const ReplayStart& Replay::state_before(std::int64_t step) const {
-    const auto found = std::find_if(starts_.rbegin(), starts_.rend(),
-                                    [&](const ReplayStart& start) { return start.step < step; });
+    const auto found =
+        std::find_if(starts_.rbegin(), starts_.rend(), [&](const ReplayStart& start) { return start.step < step; });
     return found == starts_.rend() ? starts_.front() : *found;
 }
 
@@ -240,14 +245,11 @@ ReplayResult Replay::run() const {
         if (!result.first_different && !same_bits(recorded->second.loss, replayed.loss))
             result.first_different = replayed.step;
     };
-    Walk walk(*this, start_);
     std::map<std::string, RmsRange> ranges;
-    if (reference_first_ > start_.step) {
-        ranges = reference(walk, compare);
-    } else if (reference_first_ > 0) {
-        Walk other(*this, state_before(reference_first_));
-        ranges = reference(other, [](const StepRecord&) {});
-    }
+    const bool is_on_the_way = reference_first_ > start_.step;
+    if (!is_on_the_way) ranges = reference_apart();
+    Walk walk(*this, start_);
+    if (is_on_the_way) ranges = reference(walk, compare);
     walk.go_to(step_, compare);
     result.trace = walk.trace();
     result.recorded_loss = records_.at(step_).loss;
@@ -255,15 +257,17 @@ ReplayResult Replay::run() const {
     result.replayed_loss = last.loss;
     compare(last);
 
-    result.reference_first = reference_first_;
-    result.reference_last = reference_last_;
+    if (!ranges.empty()) {
+        result.reference_first = reference_first_;
+        result.reference_last = reference_last_;
+    }
     for (std::size_t i = 0; i < result.trace.size(); ++i) {
         const TraceEntry& entry = result.trace[i];
         const auto range = ranges.find(name_of(entry));
         result.reference.push_back(range == ranges.end() ? std::optional<RmsRange>() : range->second);
         const OutOfRange how = judge(entry, result.reference.back(), walk.learner());
         const bool is_first = how == OutOfRange::not_finite ? result.how != OutOfRange::not_finite
-                                                           : how != OutOfRange::no && !result.first_out;
+                                                            : how != OutOfRange::no && !result.first_out;
         if (!is_first) continue;
         result.first_out = i;
         result.how = how;
@@ -271,8 +275,30 @@ ReplayResult Replay::run() const {
     return result;
 }
 
+/// The same, from the latest whole state before the reference; empty where there is none, or where its steps are not
+/// those that were recorded for no known reason.
+std::map<std::string, RmsRange> Replay::reference_apart() const {
+    for (auto start = starts_.rbegin(); start != starts_.rend(); ++start) {
+        if (start->step >= reference_first_) continue;
+        bool is_exact = true;
+        try {
+            Walk walk(*this, *start);
+            std::map<std::string, RmsRange> ranges = reference(walk, [&](const StepRecord& replayed) {
+                const auto recorded = records_.find(replayed.step);
+                is_exact &= recorded == records_.end() || same_bits(recorded->second.loss, replayed.loss);
+            });
+            if (!is_exact && doubts_.empty()) return {};
+            return ranges;
+        } catch (const CheckpointError&) {
+            // The one before may be whole.
+        }
+    }
+    return {};
+}
+
 /// The range of each entry of the trace, by its name, over the steps of the reference.
-std::map<std::string, RmsRange> Replay::reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const {
+std::map<std::string, RmsRange> Replay::reference(Walk& walk,
+                                                  const std::function<void(const StepRecord&)>& each) const {
     std::map<std::string, RmsRange> ranges;
     for (std::int64_t step = reference_first_; step <= reference_last_; ++step) {
         walk.go_to(step, each);

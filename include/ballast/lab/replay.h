@@ -34,14 +34,14 @@ enum class OutOfRange {
     not_finite, ///< an element is NaN or infinite
     above,      ///< its RMS is above kRangeFactor times the largest of the reference
     below,      ///< its RMS is below the least of the reference over kRangeFactor
-    at_eps,     ///< adamw: the RMS of a parameter's gradient is below `optimizer.eps`, which then sets the update's size
+    at_eps, ///< adamw: the RMS of a parameter's gradient is below `optimizer.eps`, which then sets the update's size
 };
 
 inline constexpr double kRangeFactor = 4;
 
 /// The range of a value is that over at most kReferenceSteps steps before things went wrong: up to the last probe
-/// before the onset that the run's summary names, or where it names none, up to kReferenceGap steps before the step that
-/// is looked at. It depends on the run and that step, and not on the state that a replay begins from.
+/// before the onset that the run's summary names, or where it names none, up to kReferenceGap steps before the step
+/// that is looked at. It depends on the run and that step, and not on the state that a replay begins from.
 inline constexpr std::int64_t kReferenceSteps = 8;
 inline constexpr std::int64_t kReferenceGap = 4; ///< a spike may build up over some steps
 
@@ -51,7 +51,7 @@ struct ReplayResult {
     std::optional<std::int64_t> first_different; ///< the first whose loss is not the recorded one to the last bit
     double recorded_loss = 0;
     double replayed_loss = 0;
-    std::vector<TraceEntry> trace; ///< of the step
+    std::vector<TraceEntry> trace;    ///< of the step
     std::int64_t reference_first = 0; ///< steps of the reference, last one included; 0: there is none
     std::int64_t reference_last = 0;
     std::vector<std::optional<RmsRange>> reference; ///< of each entry of the trace
@@ -70,8 +70,8 @@ public:
 
     std::int64_t step() const { return step_; }
     const ReplayStart& start() const { return start_; }
-    const std::vector<ReplayStart>& starts() const { return starts_; }        ///< all states that lead to the step
-    const Config& config() const { return stretches_.back().config; } ///< that the step was made with
+    const std::vector<ReplayStart>& starts() const { return starts_; } ///< all states that lead to the step
+    const Config& config() const { return stretches_.back().config; }  ///< that the step was made with
 
     /// Why the bits may differ from those of the run: another library, processor or version, data that has changed.
     const std::vector<std::string>& doubts() const { return doubts_; }
@@ -92,6 +92,7 @@ private:
     void find_reference(const RunDirectory& directory, const std::vector<Event>& events);
     const ReplayStart& state_before(std::int64_t step) const;
     std::map<std::string, RmsRange> reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const;
+    std::map<std::string, RmsRange> reference_apart() const;
 
     std::filesystem::path run_;
     std::int64_t step_;

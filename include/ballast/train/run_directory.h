@@ -12,6 +12,8 @@
 
 namespace ballast {
 
+struct Config;
+
 /// What the bits of a run depend on beyond its config, and what its speed depends on.
 struct Environment {
     std::string version;         ///< of Ballast
@@ -39,10 +41,10 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
-    std::string verdict; ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
-    std::string reason;  ///< a sentence; may be empty
+    std::string verdict;                    ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
+    std::string reason;                     ///< a sentence; may be empty
     std::optional<std::int64_t> event_step; ///< of the event that the verdict comes from
-    std::string onset;   ///< a sentence about where it began (train/onset.h), and its parts; may be empty
+    std::string onset; ///< a sentence about where it began (train/onset.h), and its parts; may be empty
     std::optional<std::int64_t> onset_step;
     std::optional<std::int64_t> onset_layer;
     std::string onset_site;
@@ -72,7 +74,8 @@ std::string utc_time();
 
 /// A run's directory:
 ///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
-///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until then
+///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until
+///   then
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -112,21 +115,23 @@ public:
     Environment environment() const;
     RunSummary summary() const;
 
-    /// The config that step `step` was made with.
+    /// The config that step `step` was made with; as a text, and read, which throws ConfigError, too.
     std::string config_json_of(std::int64_t step) const;
+    Config config_of(std::int64_t step) const;
     /// Steps behind which the run went on with other settings.
     std::vector<std::int64_t> config_changes() const;
-    /// The run goes on behind `step` with other settings, which write_config() brings: keeps those of the steps so far,
-    /// and forgets what came behind them.
-    void keep_config(std::int64_t step, const FileCalls& calls = kSystemCalls) const;
+    /// The run goes on behind `step` with this config: keeps that of the steps so far where it is another, and forgets
+    /// those of steps behind them.
+    void go_on_with(std::string_view config_json, std::int64_t step, const FileCalls& calls = kSystemCalls) const;
 
-    /// Each replaces the file atomically. A run that goes on with other settings records them.
-    void write_config(std::string_view config_json, const FileCalls& calls = kSystemCalls) const;
+    /// Each replaces the file atomically.
     void write_environment(const Environment& environment, const FileCalls& calls = kSystemCalls) const;
     void write_summary(const RunSummary& summary, const FileCalls& calls = kSystemCalls) const;
 
 private:
     RunDirectory(std::filesystem::path path, int lock) : path_(std::move(path)), lock_(lock) {}
+
+    std::filesystem::path config_path_of(std::int64_t step) const;
 
     std::filesystem::path path_;
     int lock_ = -1; ///< descriptor that holds the lock; -1: opened to read
