@@ -9,7 +9,6 @@
 
 #include "ballast/base/error.h"
 #include "ballast/config/describe.h"
-#include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
 #include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
@@ -123,6 +122,9 @@ private:
         Snapshot now;
         now.take(state_, learner_->table(), learner_->optimizer().moments());
         begin_stretch(state_.step);
+        if (!now.fits(learner_->table(), learner_->optimizer().moments()))
+            throw IoError(replay_.run_.string() + ": has other parameters behind step " + std::to_string(state_.step) +
+                          " than before; its configs are of several runs");
         now.restore(learner_->table(), learner_->optimizer().moments());
     }
 
@@ -137,21 +139,23 @@ private:
 
 /// From the weights at the start to the step.
 std::int64_t Replay::find_stretches(const RunDirectory& directory, const std::vector<Event>& events) {
-    const auto config_of = [&](std::int64_t step) {
-        return config_from_json(directory.config_json_of(step), directory.config_path());
-    };
     const std::vector<std::int64_t> changes = directory.config_changes();
-    std::int64_t last = 0;
-    for (const std::int64_t change : changes)
-        if (change < step_) stretches_.push_back({std::exchange(last, change), config_of(change)});
-    stretches_.push_back({last, config_of(step_)});
+    std::int64_t last = 0, unknown_until = 0;
+    for (const std::int64_t change : changes) {
+        if (change >= step_) break;
+        try {
+            stretches_.push_back({std::exchange(last, change), directory.config_of(change)});
+        } catch (const Error&) { // unreadable: the step is reached from later states alone
+            unknown_until = change;
+        }
+    }
+    stretches_.push_back({last, directory.config_of(step_)});
 
-    std::int64_t unknown_until = 0;
     for (const Event& event : events) {
         const bool is_kept = std::binary_search(changes.begin(), changes.end(), event.step);
         if (event.kind != "resume" || resume_changes(event).empty() || is_kept) continue;
         if (event.step < step_)
-            unknown_until = event.step;
+            unknown_until = std::max(unknown_until, event.step);
         else if (doubts_.empty())
             doubts_.push_back("the settings that the run had before its resume at step " + std::to_string(event.step) +
                               " are lost");
@@ -169,7 +173,7 @@ void Replay::find_reference(const RunDirectory& directory, const std::vector<Eve
             std::find_if(events.begin(), events.end(), [](const Event& e) { return e.kind == "loss_spike"; });
         // What a spike has disturbed has its range again some steps later.
         const bool is_over = summary.verdict == "spiky" && spike != events.end() && spike->step < step_;
-        if (summary.onset_step && *summary.onset_step <= step_ && !is_over) {
+        if (summary.onset_step && *summary.onset_step >= 1 && *summary.onset_step <= step_ && !is_over) {
             const bool is_exact = summary.verdict == "non_finite" || summary.onset_site == kResumeSite;
             const std::int64_t probe_every = std::max<std::int64_t>(1, config().stability.probe_every);
             last = std::max<std::int64_t>(1, *summary.onset_step - (is_exact ? 1 : probe_every));
@@ -241,14 +245,11 @@ ReplayResult Replay::run() const {
         if (!result.first_different && !same_bits(recorded->second.loss, replayed.loss))
             result.first_different = replayed.step;
     };
-    Walk walk(*this, start_);
     std::map<std::string, RmsRange> ranges;
-    if (reference_first_ > start_.step) {
-        ranges = reference(walk, compare);
-    } else if (reference_first_ > 0) {
-        Walk other(*this, state_before(reference_first_));
-        ranges = reference(other, [](const StepRecord&) {});
-    }
+    const bool is_on_the_way = reference_first_ > start_.step;
+    if (!is_on_the_way) ranges = reference_apart();
+    Walk walk(*this, start_);
+    if (is_on_the_way) ranges = reference(walk, compare);
     walk.go_to(step_, compare);
     result.trace = walk.trace();
     result.recorded_loss = records_.at(step_).loss;
@@ -256,8 +257,10 @@ ReplayResult Replay::run() const {
     result.replayed_loss = last.loss;
     compare(last);
 
-    result.reference_first = reference_first_;
-    result.reference_last = reference_last_;
+    if (!ranges.empty()) {
+        result.reference_first = reference_first_;
+        result.reference_last = reference_last_;
+    }
     for (std::size_t i = 0; i < result.trace.size(); ++i) {
         const TraceEntry& entry = result.trace[i];
         const auto range = ranges.find(name_of(entry));
@@ -270,6 +273,27 @@ ReplayResult Replay::run() const {
         result.how = how;
     }
     return result;
+}
+
+/// The same, from the latest whole state before the reference; empty where there is none, or where its steps are not
+/// those that were recorded for no known reason.
+std::map<std::string, RmsRange> Replay::reference_apart() const {
+    for (auto start = starts_.rbegin(); start != starts_.rend(); ++start) {
+        if (start->step >= reference_first_) continue;
+        bool is_exact = true;
+        try {
+            Walk walk(*this, *start);
+            std::map<std::string, RmsRange> ranges = reference(walk, [&](const StepRecord& replayed) {
+                const auto recorded = records_.find(replayed.step);
+                is_exact &= recorded == records_.end() || same_bits(recorded->second.loss, replayed.loss);
+            });
+            if (!is_exact && doubts_.empty()) return {};
+            return ranges;
+        } catch (const CheckpointError&) {
+            // The one before may be whole.
+        }
+    }
+    return {};
 }
 
 /// The range of each entry of the trace, by its name, over the steps of the reference.

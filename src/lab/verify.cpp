@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <span>
 
@@ -146,11 +147,18 @@ std::int64_t end_of(const VerifyOptions& options, std::int64_t from, const std::
     return *options.steps > last - from ? last : from + *options.steps;
 }
 
-/// The config that the stretch was trained with: that of the checkpoint at its end, since a resume may have changed the
-/// run's own later.
+/// The step at which a resume brought other settings, behind step `from`; none: the largest number.
+std::int64_t next_change(const RunDirectory& run, std::int64_t from) {
+    const std::vector<std::int64_t> changes = run.config_changes();
+    const auto next = std::upper_bound(changes.begin(), changes.end(), from);
+    return next == changes.end() ? std::numeric_limits<std::int64_t>::max() : *next;
+}
+
+/// The config that the stretch was trained with: that of the checkpoint at its end, if there is one before the settings
+/// change.
 Config config_of_stretch(const RunDirectory& run, const std::vector<std::int64_t>& checkpoints, std::int64_t from) {
     const auto next = std::upper_bound(checkpoints.begin(), checkpoints.end(), from);
-    if (next == checkpoints.end()) return config_from_json(run.config_json(), run.config_path());
+    if (next == checkpoints.end() || *next > next_change(run, from)) return run.config_of(from + 1);
     const fs::path path = checkpoint_path(run.path(), *next);
     return config_from_json(read_checkpoint_info(path).config_json, path / "config.json");
 }
@@ -175,7 +183,8 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
         log.warn("not as it was recorded: " + difference);
     result.from = start_of(options, checkpoints, run.path());
     const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
-    const std::int64_t end = end_of(options, result.from, checkpoints, last_record, run.path());
+    const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()),
+                                      next_change(run, result.from)); // to which one config leads
 
     const Config config = config_of_stretch(run, checkpoints, result.from);
     const Dataset data(data_options(config));

@@ -118,6 +118,8 @@ void FlightRecorder::write(const Event& event, const TrainerState& state, Learne
     prune_checkpoints(folder_, kCheckpoints, {});
 }
 
+void FlightRecorder::forget_from(std::int64_t step) { remove_checkpoints_from(folder_, step); }
+
 bool FlightRecorder::restore(std::int64_t step, TrainerState& state, Learner& learner) {
     const auto moments = learner.optimizer().moments();
     if (plan_.on_disk) {

@@ -16,6 +16,7 @@
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
 #include "ballast/base/text.h"
+#include "ballast/config/load.h"
 #include "ballast/kernels/gemm.h"
 #include "ballast/kernels/simd.h"
 #include "ballast/train/checkpoint.h"
@@ -319,23 +320,44 @@ std::vector<std::int64_t> RunDirectory::config_changes() const {
     return steps;
 }
 
-std::string RunDirectory::config_json_of(std::int64_t step) const {
+fs::path RunDirectory::config_path_of(std::int64_t step) const {
     const std::vector<std::int64_t> changes = config_changes();
     const auto next = std::lower_bound(changes.begin(), changes.end(), step);
-    return next == changes.end() ? config_json() : read_file(earlier_config_path(path_, *next));
+    return next == changes.end() ? config_path() : earlier_config_path(path_, *next);
 }
 
-void RunDirectory::keep_config(std::int64_t step, const FileCalls& calls) const {
-    const std::string config = config_json_of(step);
+std::string RunDirectory::config_json_of(std::int64_t step) const { return read_file(config_path_of(step)); }
+
+Config RunDirectory::config_of(std::int64_t step) const {
+    const fs::path path = config_path_of(step);
+    try {
+        return config_from_json(read_file(path), config_path()); // what its paths are relative to, if anything
+    } catch (const ConfigError& error) {
+        std::vector<ConfigProblem> problems = error.problems();
+        for (ConfigProblem& problem : problems)
+            if (problem.file == config_path().string()) problem.file = path.string();
+        throw ConfigError(std::move(problems));
+    }
+}
+
+void RunDirectory::go_on_with(std::string_view config_json, std::int64_t step, const FileCalls& calls) const {
+    std::string before;
+    try {
+        before = config_json_of(step);
+    } catch (const IoError&) { // what is lost stays lost
+        before = config_json;
+    }
     std::error_code problem;
-    fs::create_directories(path_ / kEarlierConfigs, problem);
-    if (problem) throw IoError((path_ / kEarlierConfigs).string() + ": cannot write: " + problem.message());
-    write_file_atomic(earlier_config_path(path_, step), config, calls);
-    for (const std::int64_t change : config_changes())
-        if (change > step) fs::remove(earlier_config_path(path_, change), problem);
-}
-
-void RunDirectory::write_config(std::string_view config_json, const FileCalls& calls) const {
+    if (before != config_json) {
+        fs::create_directories(path_ / kEarlierConfigs, problem);
+        if (problem) fail(path_ / kEarlierConfigs, "write", problem);
+        write_file_atomic(earlier_config_path(path_, step), before, calls);
+    }
+    for (const std::int64_t change : config_changes()) {
+        if (change <= step) continue;
+        fs::remove_all(earlier_config_path(path_, change), problem);
+        if (problem) fail(earlier_config_path(path_, change), "remove", problem);
+    }
     write_file_atomic(config_path(), config_json, calls);
 }
 void RunDirectory::write_environment(const Environment& environment, const FileCalls& calls) const {

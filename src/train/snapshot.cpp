@@ -13,6 +13,15 @@ void Snapshot::take(const TrainerState& now, const ParamTable& table, std::span<
         arrays[1 + i].assign(moments[i].values, moments[i].values + table.size());
 }
 
+bool Snapshot::fits(const ParamTable& table, std::span<const Moment> moments) const {
+    const auto holds = [](const std::vector<float>& array, std::int64_t size) {
+        return array.size() == static_cast<std::size_t>(size);
+    };
+    return arrays.size() == 1 + moments.size() && holds(arrays[0], table.state_size()) &&
+           std::all_of(arrays.begin() + 1, arrays.end(),
+                       [&](const std::vector<float>& array) { return holds(array, table.size()); });
+}
+
 void Snapshot::restore(ParamTable& table, std::span<const Moment> moments) const {
     std::copy(arrays[0].begin(), arrays[0].end(), table.values());
     for (std::size_t i = 0; i < moments.size(); ++i)

@@ -63,6 +63,17 @@ void require_same_run(const RunDirectory& run, const std::filesystem::path& chec
                                "; expected files of one run"});
 }
 
+/// The config that the steps up to `step` were made with; `now` where it is lost.
+Config trained_with(const RunDirectory& run, std::int64_t step, const Config& now, const Log& log) {
+    try {
+        return run.config_of(step);
+    } catch (const Error& error) {
+        log.warn(std::string(error.what()) + "; what the run was trained with up to step " + std::to_string(step) +
+                 " is lost, and these steps cannot be replayed");
+        return now;
+    }
+}
+
 /// The step from which on the onset of an event is looked for: a stall may begin with the run, and a median is late.
 std::int64_t first_suspect(const Event& event, const StabilityConfig& config) {
     if (event.kind == "stall") return 1;
@@ -184,14 +195,15 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     }
     // Where no step is left to make, what the overrides say was never trained with.
     const bool goes_on = state.step < config.train.steps;
-    const Config trained = config_from_json(run.config_json_of(state.step), run.config_path());
-    if (goes_on) {
-        if (config != trained) run.keep_config(state.step);
-        run.write_config(to_json(config));
-        run.write_environment(now);
-    }
+    const Config trained = trained_with(run, state.step, before_overrides, log);
+    // The records first: they are cut back to the state's step, or cannot be, and then nothing has changed.
     Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log);
-    if (goes_on) trainer.events_->write(resume_event(trainer.state_.step, diff(trained, config)));
+    if (goes_on) {
+        trainer.directory_.go_on_with(trainer.config_json_, trainer.state_.step);
+        trainer.directory_.write_environment(now);
+        trainer.recorder_.forget_from(newest.path ? trainer.state_.step + 1 : 0);
+        trainer.events_->write(resume_event(trainer.state_.step, diff(trained, config)));
+    }
     return trainer;
 }
 
@@ -249,7 +261,7 @@ RunSummary Trainer::run(std::span<MetricsSink* const> sinks, const std::atomic<b
     }
     const std::optional<Event> cause = cause_of(verdict, directory_.events_path());
     if (verdict != "non_finite") onset_.reset();
-    if (cause && !onset_) onset_ = onset_before(*cause);
+    if (cause && !onset_ && verdict != "interrupted") onset_ = onset_before(*cause);
     if (cause && reason.empty()) reason = "step " + std::to_string(cause->step) + ": " + cause->message;
     RunSummary result = summary(verdict, reason);
     if (cause) result.event_step = cause->step;
@@ -319,10 +331,12 @@ bool Trainer::rewind(const JudgedStep& judged, std::span<MetricsSink* const> sin
     if (before.rewinds >= config.max_rewinds) return false;
     if (!recorder_.restore(from - config.rewind_steps, state_, *learner_)) return false;
     state_.seconds = before.seconds;
+    state_.resumed = before.resumed;
     state_.rewinds = before.rewinds + 1;
     state_.stability.remedied = before.stability.remedied + 1;
     state_.skipped_batches = before.skipped_batches + from - state_.step;
 
+    directory_.go_on_with(config_json_, state_.step); // a snapshot on the disk may be from before a resume
     open_records();
     Event event = judged.judgement.events.empty() ? Event{} : judged.judgement.events.front();
     event.message = "went back to step " + std::to_string(state_.step) + " from step " + std::to_string(from) + ", " +

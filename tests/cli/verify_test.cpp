@@ -52,6 +52,18 @@ TEST_CASE("a run that gives its recorded bits again is proven, from any of its c
     CHECK(content(work / "run/metrics.jsonl") == before);
 }
 
+TEST_CASE("a run that went on with other settings is proven up to there, though no checkpoint of the time is left") {
+    Workplace work;
+    make_run(work);
+    work.run({"resume", "run", "--set", "train.steps=30", "--set", "train.keep_checkpoints=1", "--set",
+              "optimizer.lr=0.1", "--threads", "1"});
+    REQUIRE_FALSE(fs::exists(work / "run/checkpoints/step-00000020"));
+    const Outcome outcome = verify(work, {"--from", "0"});
+    CAPTURE(outcome.out, outcome.err);
+    CHECK(outcome.status == 0);
+    CHECK(contains(outcome.out, "proven: steps 1 to 20 "));
+}
+
 TEST_CASE("another number of threads is said first and changes no bit") {
     Workplace work;
     make_run(work);

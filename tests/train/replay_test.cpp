@@ -189,9 +189,82 @@ TEST_CASE("a replay goes on with the settings that the run was resumed with", "[
     CHECK(result.trace[*result.first_out].op == "layernorm");
 
     // Where the settings in between are not known, states from before lead nowhere.
-    fs::remove(run / "configs/step-00000050.json");
-    const Replay cut(run, 60);
-    CHECK(cut.starts().front().step == 50);
+    const fs::path kept = run / "configs/step-00000050.json";
+    SECTION("lost") { fs::remove(kept); }
+    SECTION("unreadable") {
+        write_file_atomic(kept, "{lost");
+        CHECK(contains(problem_of(run, 50), "configs/step-00000050.json:1: "));
+    }
+    CHECK(Replay(run, 60).starts().front().step == 50);
+
+    // Of another model: its parameters must not be taken for those of the steps behind.
+    lab.train("wide", {"model.width=64", "train.steps=1"});
+    fs::remove(kept);
+    fs::copy_file(lab.path("wide") / "config.json", kept);
+    CHECK_THROWS_AS(Replay(run, 60, 0).run(), IoError);
+}
+
+TEST_CASE("steps that are made again with other settings are replayed with these", "[replay]") {
+    const Lab lab;
+    const fs::path run = lab.path("run");
+    const auto resume_from = [&](std::int64_t step, std::vector<std::string> overrides) {
+        remove_checkpoints_from(run, step + 1);
+        std::atomic<bool> interrupt{false};
+        return Trainer::resume(run, overrides).run({}, interrupt);
+    };
+    const auto require_exact = [&](std::int64_t step) {
+        const Replay any(run, step);
+        for (const ReplayStart& start : any.starts()) {
+            CAPTURE(step, start.checkpoint);
+            CHECK_FALSE(Replay(run, step, start.step).run().first_different.has_value());
+        }
+    };
+    SECTION("those of the steps before") {
+        lab.train("run");
+        resume_from(50, {"optimizer.lr=1e-3"});
+        resume_from(75, {"optimizer.lr=1e-2"});
+        resume_from(50, {}); // with 1e-2, as steps 1 to 50
+        require_exact(70);
+        require_exact(90);
+    }
+    SECTION("behind snapshots on the disk, which lead to other steps") {
+        lab.train("run", {"stability.snapshot_memory=0", "data.poison.first=0", "train.keep_checkpoints=0"});
+        const std::vector<std::int64_t> before = list_checkpoints(run / "recorder");
+        REQUIRE(before == std::vector<std::int64_t>{60, 80});
+        resume_from(25, {"optimizer.lr=2e-2", "data.poison.first=50", "stability.on_spike=rewind"});
+        const std::vector<Event> events = read_events(run / "events.jsonl");
+        REQUIRE(std::any_of(events.begin(), events.end(), [](const Event& event) { return event.kind == "rewind"; }));
+        for (const Event& event : events)
+            if (event.kind == "rewind") CHECK(event.step < 50); // and not 60, which was of another past
+        require_exact(70);
+    }
+    SECTION("behind snapshots of a spike") {
+        lab.train("run", {"stability.snapshot_every=15", "train.keep_checkpoints=0"});
+        REQUIRE(list_checkpoints(run / "recorder") == std::vector<std::int64_t>{30, 45});
+        resume_from(25, {"optimizer.lr=2e-2", "data.poison.first=0", "train.checkpoint_every=90"});
+        CHECK(list_checkpoints(run / "recorder").empty());
+        require_exact(50);
+    }
+    SECTION("by a rewind to before the resume") {
+        lab.train("run", {"stability.snapshot_memory=0", "train.steps=55"});
+        resume_from(55, {"optimizer.lr=2e-2", "train.steps=90", "stability.on_spike=rewind"});
+        const std::vector<Event> events = read_events(run / "events.jsonl");
+        REQUIRE(std::any_of(events.begin(), events.end(), [](const Event& event) { return event.kind == "rewind"; }));
+        require_exact(38);
+        require_exact(52);
+        require_exact(90);
+    }
+}
+
+TEST_CASE("a damaged checkpoint before the reference costs the reference alone", "[replay]") {
+    const Lab lab;
+    lab.train("run", {"train.steps=55", "data.poison.first=0"});
+    const fs::path run = lab.path("run");
+    lab.replace(checkpoint_path(run, 25) / "state.json", "\"step\"", "\"stop\"");
+    const ReplayResult result = Replay(run, 52, 50).run();
+    CHECK_FALSE(result.first_different.has_value());
+    CHECK(result.reference_last == 48); // from the start
+    CHECK(result.compared == 2);
 }
 
 TEST_CASE("a rewind leaves out the batches that led to a spike", "[replay]") {
@@ -262,6 +335,11 @@ TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
     SECTION("damage in the middle") {
         lab.replace(run / "metrics.jsonl", "{\"step\":7,", "{\"step\":seven,");
         CHECK(contains(problem_of(run, 30), "metrics.jsonl:7: not a JSON object"));
+        // Nor can the run go on, and it keeps its settings.
+        const std::string config = read_file(run / "config.json");
+        const std::vector<std::string> overrides{"train.steps=60"};
+        CHECK_THROWS_AS(Trainer::resume(run, overrides), IoError);
+        CHECK(read_file(run / "config.json") == config);
     }
     SECTION("a checkpoint of a newer version") {
         lab.replace(checkpoint_path(run, 25) / "state.json", "\"format\": 1", "\"format\": 9");
@@ -272,6 +350,16 @@ TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
         CHECK_FALSE(problem_of(run, 30).empty());
         CHECK(diagnose(read_run(run)).empty());
     }
+}
+
+TEST_CASE("an interrupt is no fault, which would have an onset") {
+    const Lab lab;
+    lab.train("run", {"train.steps=30"});
+    std::atomic<bool> interrupt{true};
+    const std::vector<std::string> overrides{"train.steps=60", "optimizer.lr=2e-2"};
+    const RunSummary summary = Trainer::resume(lab.path("run"), overrides).run({}, interrupt);
+    CHECK(summary.verdict == "interrupted");
+    CHECK(summary.onset.empty());
 }
 
 TEST_CASE("a repeated pattern is told from text", "[replay]") {

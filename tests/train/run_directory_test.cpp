@@ -216,7 +216,7 @@ TEST_CASE("a summary reads back and is replaced whole") {
 TEST_CASE("config and environment of a run that goes on are replaced") {
     const TemporaryDirectory directory;
     const RunDirectory run = create(directory / "run");
-    run.write_config("{}");
+    run.go_on_with("{}", 30);
     CHECK(run.config_json() == "{}");
     Environment other = environment();
     other.threads = 8;
@@ -229,10 +229,7 @@ TEST_CASE("config and environment of a run that goes on are replaced") {
 TEST_CASE("the configs that a run had before are kept, of the steps that stand") {
     const TemporaryDirectory directory;
     const RunDirectory run = create(directory / "run");
-    const auto go_on = [&](std::int64_t step, const std::string& config) {
-        run.keep_config(step, kQuickCalls);
-        run.write_config(config, kQuickCalls);
-    };
+    const auto go_on = [&](std::int64_t step, const std::string& config) { run.go_on_with(config, step, kQuickCalls); };
     const auto configs = [&] {
         std::string all;
         for (const std::int64_t step : {1, 30, 31, 40, 41, 50, 51, 99})
@@ -249,6 +246,16 @@ TEST_CASE("the configs that a run had before are kept, of the steps that stand")
     CHECK(configs() == "AABBEEEE");
     CHECK(run.config_changes() == std::vector<std::int64_t>{30, 40});
     CHECK(names_in(run.path() / "configs") == std::vector<std::string>{"step-00000030.json", "step-00000040.json"});
+    go_on(35, "B"); // as it was then: E does not stand, either
+    CHECK(configs() == "AABBBBBB");
+    CHECK(run.config_changes() == std::vector<std::int64_t>{30});
+    go_on(60, "B"); // nothing changes
+    CHECK(run.config_changes() == std::vector<std::int64_t>{30});
+
+    fs::remove(run.path() / "configs/step-00000030.json");
+    fs::create_directory(run.path() / "configs/step-00000030.json"); // lost: the run goes on all the same
+    go_on(25, "F");
+    CHECK(configs() == "FFFFFFFF");
 }
 
 TEST_CASE("the environment of this process is known") {

@@ -92,6 +92,7 @@ private:
     void find_reference(const RunDirectory& directory, const std::vector<Event>& events);
     const ReplayStart& state_before(std::int64_t step) const;
     std::map<std::string, RmsRange> reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const;
+    std::map<std::string, RmsRange> reference_apart() const;
 
     std::filesystem::path run_;
     std::int64_t step_;

@@ -55,6 +55,10 @@ public:
     /// the records and snapshots of later steps.
     bool restore(std::int64_t step, TrainerState& state, Learner& learner);
 
+    /// Before the first step of a run that goes on: forgets snapshots of step `step` and later, to which it came before
+    /// and may not come again.
+    void forget_from(std::int64_t step);
+
     std::size_t snapshot_bytes() const { return plan_.bytes; } ///< of all snapshots
     bool on_disk() const { return plan_.on_disk; }
 

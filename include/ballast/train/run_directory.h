@@ -12,6 +12,8 @@
 
 namespace ballast {
 
+struct Config;
+
 /// What the bits of a run depend on beyond its config, and what its speed depends on.
 struct Environment {
     std::string version;         ///< of Ballast
@@ -113,21 +115,23 @@ public:
     Environment environment() const;
     RunSummary summary() const;
 
-    /// The config that step `step` was made with.
+    /// The config that step `step` was made with; as a text, and read, which throws ConfigError, too.
     std::string config_json_of(std::int64_t step) const;
+    Config config_of(std::int64_t step) const;
     /// Steps behind which the run went on with other settings.
     std::vector<std::int64_t> config_changes() const;
-    /// The run goes on behind `step` with other settings, which write_config() brings: keeps those of the steps so far,
-    /// and forgets what came behind them.
-    void keep_config(std::int64_t step, const FileCalls& calls = kSystemCalls) const;
+    /// The run goes on behind `step` with this config: keeps that of the steps so far where it is another, and forgets
+    /// those of steps behind them.
+    void go_on_with(std::string_view config_json, std::int64_t step, const FileCalls& calls = kSystemCalls) const;
 
-    /// Each replaces the file atomically. A run that goes on with other settings records them.
-    void write_config(std::string_view config_json, const FileCalls& calls = kSystemCalls) const;
+    /// Each replaces the file atomically.
     void write_environment(const Environment& environment, const FileCalls& calls = kSystemCalls) const;
     void write_summary(const RunSummary& summary, const FileCalls& calls = kSystemCalls) const;
 
 private:
     RunDirectory(std::filesystem::path path, int lock) : path_(std::move(path)), lock_(lock) {}
+
+    std::filesystem::path config_path_of(std::int64_t step) const;
 
     std::filesystem::path path_;
     int lock_ = -1; ///< descriptor that holds the lock; -1: opened to read

@@ -18,7 +18,9 @@ struct Snapshot {
     std::vector<std::vector<float>> arrays; ///< parameters and buffers, then each moment
 
     void take(const TrainerState& now, const ParamTable& table, std::span<const Moment> moments);
-    /// Puts parameters, buffers and moments back; the state is there to be copied.
+    /// Whether it is of a model and an optimizer of these sizes.
+    bool fits(const ParamTable& table, std::span<const Moment> moments) const;
+    /// Puts parameters, buffers and moments back; the state is there to be copied. It must fit.
     void restore(ParamTable& table, std::span<const Moment> moments) const;
 };
 
