@@ -17,3 +17,12 @@
 /// Such an allocator holds shadows of all memory and keeps what was freed: the pages of the process are then no measure
 /// of what Ballast holds.
 constexpr bool kPagesTellMemory = BALLAST_SANITIZER_ALLOCATES == 0;
+
+/// Hooks of ThreadSanitizer's allocator are called for malloc, calloc, realloc and operator new, aligned or not, but
+/// not for aligned_alloc, memalign and posix_memalign (seen with GCC 12); those of AddressSanitizer's are called for
+/// all.
+#if defined(__SANITIZE_THREAD__) || BALLAST_HAS_FEATURE(thread_sanitizer)
+constexpr bool kHooksSeeAlignedAlloc = false;
+#else
+constexpr bool kHooksSeeAlignedAlloc = true;
+#endif

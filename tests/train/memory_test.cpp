@@ -84,7 +84,7 @@ TEST_CASE("a plan of any size takes no memory, and what cannot fit is refused wi
     resolve(config);
     const std::int64_t before = peak_resident_memory();
     const MemoryEstimate estimate = estimate_memory(config, 50257, 0);
-    CHECK(peak_resident_memory() - before < 64 * kMebi);
+    CHECK(peak_resident_memory() - before < 256 * kMebi); // some 11 MiB, and ThreadSanitizer's shadows of them
     CHECK(estimate.bytes() > 1e15);
 
     std::string problem;
