@@ -97,7 +97,7 @@ ReplayResult require_exact_replays(const std::filesystem::path& run, std::int64_
         steps.insert(start.step);
     CAPTURE(run, step, steps);
     CHECK(steps.size() >= fewest);
-    const ReplayResult usual = usual_replay.run();
+    ReplayResult usual = usual_replay.run();
     for (const std::int64_t from : steps) {
         const Replay replay(run, step, from);
         CHECK(replay.doubts().empty());
