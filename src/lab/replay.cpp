@@ -220,13 +220,10 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
         start_ = *found;
     }
 
-    Environment before = directory.environment();
     const Environment now = current_environment();
-    before.threads = now.threads; // change no bit
-    before.processors = now.processors;
-    before.os = now.os;
-    for (const std::string& difference : differences(before, now))
-        doubts_.push_back(difference);
+    for (const Environment& recorded : directory.environments_of(start_.step + 1, step_))
+        for (const std::string& difference : decisive_differences(recorded, now))
+            if (std::find(doubts_.begin(), doubts_.end(), difference) == doubts_.end()) doubts_.push_back(difference);
 }
 
 /// The latest from which a step can be made.
@@ -236,7 +233,7 @@ const ReplayStart& Replay::state_before(std::int64_t step) const {
     return found == starts_.rend() ? starts_.front() : *found;
 }
 
-ReplayResult Replay::run() const {
+ReplayResult Replay::run(const Log& log) const {
     ReplayResult result;
     const auto compare = [&](const StepRecord& replayed) {
         const auto recorded = records_.find(replayed.step);
@@ -247,7 +244,8 @@ ReplayResult Replay::run() const {
     };
     std::map<std::string, RmsRange> ranges;
     const bool is_on_the_way = reference_first_ > start_.step;
-    if (!is_on_the_way) ranges = reference_apart();
+    if (!is_on_the_way) ranges = reference_apart(log);
+    log.info("making steps " + std::to_string(start_.step + 1) + " to " + std::to_string(step_) + " again");
     Walk walk(*this, start_);
     if (is_on_the_way) ranges = reference(walk, compare);
     walk.go_to(step_, compare);
@@ -277,10 +275,12 @@ ReplayResult Replay::run() const {
 
 /// The same, from the latest whole state before the reference; empty where there is none, or where its steps are not
 /// those that were recorded for no known reason.
-std::map<std::string, RmsRange> Replay::reference_apart() const {
+std::map<std::string, RmsRange> Replay::reference_apart(const Log& log) const {
     for (auto start = starts_.rbegin(); start != starts_.rend(); ++start) {
         if (start->step >= reference_first_) continue;
         bool is_exact = true;
+        log.info("making steps " + std::to_string(start->step + 1) + " to " + std::to_string(reference_last_) +
+                 " again, for the range of values before");
         try {
             Walk walk(*this, *start);
             std::map<std::string, RmsRange> ranges = reference(walk, [&](const StepRecord& replayed) {

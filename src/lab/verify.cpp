@@ -178,13 +178,19 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
         records[record.step] = record;
 
     Verification result;
-    result.environment = differences(run.environment(), current_environment());
-    for (const std::string& difference : result.environment)
-        log.warn("not as it was recorded: " + difference);
     result.from = start_of(options, checkpoints, run.path());
     const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
     const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()),
                                       next_change(run, result.from)); // to which one config leads
+    const Environment now = current_environment();
+    for (const Environment& recorded : run.environments_of(result.from + 1, end)) {
+        for (std::string& difference : differences(recorded, now)) {
+            std::vector<std::string>& all = result.environment;
+            if (std::find(all.begin(), all.end(), difference) != all.end()) continue;
+            log.warn("not as it was recorded: " + difference);
+            all.push_back(std::move(difference));
+        }
+    }
 
     const Config config = config_of_stretch(run, checkpoints, result.from);
     const Dataset data(data_options(config));

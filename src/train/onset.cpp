@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ballast/base/text.h"
+#include "ballast/train/schedule.h"
 #include "ballast/train/stability.h"
 
 namespace ballast {
@@ -99,7 +100,8 @@ std::optional<Onset> find_onset(std::span<const LayerRecord> records, std::int64
     return first;
 }
 
-std::optional<Onset> resume_onset(std::span<const Event> events, std::int64_t first_step, std::int64_t last_step) {
+std::optional<Onset> resume_onset(std::span<const Event> events, const ScheduleConfig& schedule,
+                                  std::int64_t first_step, std::int64_t last_step) {
     std::optional<Onset> last;
     for (const Event& event : events) {
         const std::int64_t step = event.step + 1;
@@ -109,7 +111,8 @@ std::optional<Onset> resume_onset(std::span<const Event> events, std::int64_t fi
             return changes.starts_with(key) || changes.find(", " + std::string(key)) != std::string::npos;
         };
         constexpr std::string_view kKeys[] = {"model.", "optimizer.", "schedule.", "loss.", "data.", "train.batch "};
-        if (std::any_of(std::begin(kKeys), std::end(kKeys), names))
+        const bool is_longer = names("train.steps ") && follows_length(schedule);
+        if (is_longer || std::any_of(std::begin(kKeys), std::end(kKeys), names))
             last = Onset{.step = step, .layer = {}, .site = std::string(kResumeSite), .statistic = changes};
     }
     return last;

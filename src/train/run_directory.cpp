@@ -31,11 +31,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kLockFile = "lock";
-constexpr const char* kEarlierConfigs = "configs";
 
-fs::path earlier_config_path(const fs::path& run, std::int64_t step) {
-    return run / kEarlierConfigs / (step_name(step) + ".json");
-}
+/// A file of the run, and the folder of those that held for earlier steps: each named by the last of them.
+struct Dated {
+    const char* file;
+    const char* earlier;
+};
+constexpr Dated kConfig{"config.json", "configs"};
+constexpr Dated kEnvironment{"environment.json", "environments"};
 
 struct EnvironmentField {
     std::string_view name;
@@ -94,10 +97,15 @@ constexpr auto kSummaryFields = std::to_array<SummaryField>({
 });
 
 template <class Record, class Fields>
-void write_record(const fs::path& path, const Record& record, const Fields& fields, const FileCalls& calls) {
+std::string text_of(const Record& record, const Fields& fields) {
     Json json;
     write_fields(json, record, fields);
-    write_file_atomic(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", calls);
+    return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+template <class Record, class Fields>
+void write_record(const fs::path& path, const Record& record, const Fields& fields, const FileCalls& calls) {
+    write_file_atomic(path, text_of(record, fields), calls);
 }
 
 template <class Record, class Fields>
@@ -171,6 +179,51 @@ void remove_leftovers(const fs::path& directory, const FileCalls& calls) {
     if (problem) fail(directory, "read", problem);
 }
 
+/// Steps behind which the file became another, in their order.
+std::vector<std::int64_t> changes(const fs::path& run, const Dated& dated) {
+    std::vector<std::int64_t> steps;
+    std::error_code problem;
+    for (fs::directory_iterator entry(run / dated.earlier, problem), end; !problem && entry != end;
+         entry.increment(problem))
+        if (const auto step = step_of_name(entry->path().stem().string()); step && entry->path().extension() == ".json")
+            steps.push_back(*step);
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+fs::path earlier_path(const fs::path& run, const Dated& dated, std::int64_t step) {
+    return run / dated.earlier / (step_name(step) + ".json");
+}
+
+/// Of the file that held for a step.
+fs::path path_of(const fs::path& run, const Dated& dated, std::int64_t step) {
+    const std::vector<std::int64_t> steps = changes(run, dated);
+    const auto next = std::lower_bound(steps.begin(), steps.end(), step);
+    return next == steps.end() ? run / dated.file : earlier_path(run, dated, *next);
+}
+
+/// The file is another one behind a step: see RunDirectory::go_on_with().
+void change(const fs::path& run, const Dated& dated, std::string_view text, std::int64_t step, const FileCalls& calls) {
+    std::string before;
+    try {
+        before = read_file(path_of(run, dated, step));
+    } catch (const IoError&) { // what is lost stays lost
+        before = text;
+    }
+    std::error_code problem;
+    if (before != text) {
+        fs::create_directories(run / dated.earlier, problem);
+        if (problem) fail(run / dated.earlier, "write", problem);
+        write_file_atomic(earlier_path(run, dated, step), before, calls);
+    }
+    for (const std::int64_t later : changes(run, dated)) {
+        if (later <= step) continue;
+        fs::remove_all(earlier_path(run, dated, later), problem);
+        if (problem) fail(earlier_path(run, dated, later), "remove", problem);
+    }
+    write_file_atomic(run / dated.file, text, calls);
+}
+
 std::string cpu_model(const std::string& fallback) {
     std::string facts;
     try {
@@ -236,6 +289,13 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
     for (const auto& [name, value] : before.items())
         if (value != after[name]) lines.push_back(name + ": " + text(value) + ", now " + text(after[name]));
     return lines;
+}
+
+std::vector<std::string> decisive_differences(Environment recorded, const Environment& now) {
+    recorded.threads = now.threads;
+    recorded.processors = now.processors;
+    recorded.os = now.os;
+    return differences(recorded, now);
 }
 
 std::string utc_time() {
@@ -309,27 +369,12 @@ Environment RunDirectory::environment() const {
 }
 RunSummary RunDirectory::summary() const { return read_record<RunSummary>(summary_path(), kSummaryFields); }
 
-std::vector<std::int64_t> RunDirectory::config_changes() const {
-    std::vector<std::int64_t> steps;
-    std::error_code problem;
-    for (fs::directory_iterator entry(path_ / kEarlierConfigs, problem), end; !problem && entry != end;
-         entry.increment(problem))
-        if (const auto step = step_of_name(entry->path().stem().string()); step && entry->path().extension() == ".json")
-            steps.push_back(*step);
-    std::sort(steps.begin(), steps.end());
-    return steps;
-}
+std::vector<std::int64_t> RunDirectory::config_changes() const { return changes(path_, kConfig); }
 
-fs::path RunDirectory::config_path_of(std::int64_t step) const {
-    const std::vector<std::int64_t> changes = config_changes();
-    const auto next = std::lower_bound(changes.begin(), changes.end(), step);
-    return next == changes.end() ? config_path() : earlier_config_path(path_, *next);
-}
-
-std::string RunDirectory::config_json_of(std::int64_t step) const { return read_file(config_path_of(step)); }
+std::string RunDirectory::config_json_of(std::int64_t step) const { return read_file(path_of(path_, kConfig, step)); }
 
 Config RunDirectory::config_of(std::int64_t step) const {
-    const fs::path path = config_path_of(step);
+    const fs::path path = path_of(path_, kConfig, step);
     try {
         return config_from_json(read_file(path), config_path()); // what its paths are relative to, if anything
     } catch (const ConfigError& error) {
@@ -340,29 +385,24 @@ Config RunDirectory::config_of(std::int64_t step) const {
     }
 }
 
-void RunDirectory::go_on_with(std::string_view config_json, std::int64_t step, const FileCalls& calls) const {
-    std::string before;
-    try {
-        before = config_json_of(step);
-    } catch (const IoError&) { // what is lost stays lost
-        before = config_json;
+std::vector<Environment> RunDirectory::environments_of(std::int64_t first, std::int64_t last) const {
+    std::vector<Environment> environments;
+    for (std::int64_t step = first; step <= last;) {
+        environments.push_back(read_record<Environment>(path_of(path_, kEnvironment, step), kEnvironmentFields));
+        const std::vector<std::int64_t> all = changes(path_, kEnvironment);
+        const auto next = std::lower_bound(all.begin(), all.end(), step);
+        if (next == all.end()) break;
+        step = *next + 1;
     }
-    std::error_code problem;
-    if (before != config_json) {
-        fs::create_directories(path_ / kEarlierConfigs, problem);
-        if (problem) fail(path_ / kEarlierConfigs, "write", problem);
-        write_file_atomic(earlier_config_path(path_, step), before, calls);
-    }
-    for (const std::int64_t change : config_changes()) {
-        if (change <= step) continue;
-        fs::remove_all(earlier_config_path(path_, change), problem);
-        if (problem) fail(earlier_config_path(path_, change), "remove", problem);
-    }
-    write_file_atomic(config_path(), config_json, calls);
+    return environments;
 }
-void RunDirectory::write_environment(const Environment& environment, const FileCalls& calls) const {
-    write_record(environment_path(), environment, kEnvironmentFields, calls);
+
+void RunDirectory::go_on_with(std::string_view config_json, const Environment& environment, std::int64_t step,
+                              const FileCalls& calls) const {
+    change(path_, kConfig, config_json, step, calls);
+    change(path_, kEnvironment, text_of(environment, kEnvironmentFields), step, calls);
 }
+
 void RunDirectory::write_summary(const RunSummary& summary, const FileCalls& calls) const {
     write_record(summary_path(), summary, kSummaryFields, calls);
 }

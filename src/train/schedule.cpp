@@ -32,4 +32,8 @@ double schedule_factor(const ScheduleConfig& schedule, double lr, std::int64_t s
     return 1;
 }
 
+bool follows_length(const ScheduleConfig& schedule) {
+    return schedule.kind != ScheduleKind::constant && schedule.kind != ScheduleKind::inverse_sqrt;
+}
+
 } // namespace ballast

@@ -160,10 +160,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     for (const std::string& reason : newest.passed_over)
         log.warn(reason);
     const Environment now = current_environment();
-    Environment before = run.environment();
-    before.threads = now.threads; // their number changes no bit
-    before.processors = now.processors;
-    for (const std::string& difference : differences(before, now))
+    for (const std::string& difference : decisive_differences(run.environment(), now))
         log.warn("the run may go on with other bits than it would have where it began: " + difference);
 
     auto data = std::make_unique<Dataset>(data_options(config));
@@ -199,8 +196,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     // The records first: they are cut back to the state's step, or cannot be, and then nothing has changed.
     Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log);
     if (goes_on) {
-        trainer.directory_.go_on_with(trainer.config_json_, trainer.state_.step);
-        trainer.directory_.write_environment(now);
+        trainer.directory_.go_on_with(trainer.config_json_, now, trainer.state_.step);
         trainer.recorder_.forget_from(newest.path ? trainer.state_.step + 1 : 0);
         trainer.events_->write(resume_event(trainer.state_.step, diff(trained, config)));
     }
@@ -274,7 +270,8 @@ std::optional<Onset> Trainer::onset_before(const Event& cause) const {
     const std::int64_t first = first_suspect(cause, rules_.config);
     // Whatever a run was resumed with, it may have stalled all along.
     if (cause.kind != "stall")
-        if (std::optional<Onset> resume = resume_onset(read_events(directory_.events_path()), first, cause.step))
+        if (std::optional<Onset> resume =
+                resume_onset(read_events(directory_.events_path()), config().schedule, first, cause.step))
             return resume;
     if (!probe_) return {};
     return find_onset(read_layers(directory_.layers_path()), first, cause.step);
@@ -336,7 +333,8 @@ bool Trainer::rewind(const JudgedStep& judged, std::span<MetricsSink* const> sin
     state_.stability.remedied = before.stability.remedied + 1;
     state_.skipped_batches = before.skipped_batches + from - state_.step;
 
-    directory_.go_on_with(config_json_, state_.step); // a snapshot on the disk may be from before a resume
+    directory_.go_on_with(config_json_, current_environment(),
+                          state_.step); // a snapshot on the disk may be from before a resume
     open_records();
     Event event = judged.judgement.events.empty() ? Event{} : judged.judgement.events.front();
     event.message = "went back to step " + std::to_string(state_.step) + " from step " + std::to_string(from) + ", " +

@@ -61,19 +61,26 @@ TEST_CASE("what is about 0 in a healthy network does not leave its range by grow
     CHECK(onset_of(&LayerRecord::update_ratio, {0, 0, 0, 0, 1e-8, 1e-3}).empty());
 }
 
-TEST_CASE("a resume with other settings is an onset, one with more steps is not", "[onset]") {
+TEST_CASE("a resume with other settings is an onset, one with more steps only where the rate follows", "[onset]") {
     const std::vector<Event> events{
         resumed(100, {{"optimizer.lr", "0.1", "0.2"}}),
         resumed(200, {{"train.steps", "200", "400"}, {"model.norm.eps", "1e-05", "3.0"}}),
         resumed(300, {{"train.steps", "400", "500"}, {"log.csv", "false", "true"}}),
         resumed(350, {}),
     };
-    REQUIRE(resume_onset(events, 150, 400).has_value());
-    CHECK(resume_onset(events, 150, 400)->text() ==
+    ScheduleConfig schedule;
+    schedule.kind = ScheduleKind::constant;
+    const auto onset = [&](std::int64_t first, std::int64_t last) {
+        return resume_onset(events, schedule, first, last);
+    };
+    REQUIRE(onset(150, 400).has_value());
+    CHECK(onset(150, 400)->text() ==
           "step 201, resumed with train.steps from 200 to 400, model.norm.eps from 1e-05 to 3.0");
-    CHECK(resume_onset(events, 1, 200)->step == 101);
-    CHECK(resume_onset(events, 201, 201)->step == 201);
-    CHECK_FALSE(resume_onset(events, 202, 400).has_value());
-    CHECK_FALSE(resume_onset(events, 1, 100).has_value());
+    CHECK(onset(1, 200)->step == 101);
+    CHECK(onset(201, 201)->step == 201);
+    CHECK_FALSE(onset(202, 400).has_value());
+    CHECK_FALSE(onset(1, 100).has_value());
+    schedule.kind = ScheduleKind::cosine;
+    CHECK(onset(202, 400)->step == 301);
     CHECK(resume_changes(events.back()).empty());
 }

@@ -9,6 +9,7 @@
 #include "ballast/base/parallel.h"
 #include "ballast/config/load.h"
 #include "ballast/lab/diagnose.h"
+#include "ballast/lab/verify.h"
 #include "ballast/train/trainer.h"
 #include "catch.h"
 #include "temporary_directory.h"
@@ -256,6 +257,19 @@ TEST_CASE("steps that are made again with other settings are replayed with these
     }
 }
 
+TEST_CASE("a replay says which steps it makes, those of the reference beside its own among them", "[replay]") {
+    const Lab lab;
+    lab.train("run", {"train.steps=30", "stability.snapshot_every=0"});
+    std::vector<std::string> said;
+    const Log log = Log::to([&](LogLevel, std::string_view message) { said.emplace_back(message); });
+    Replay(lab.path("run"), 27, 25).run(log);
+    CHECK(said == std::vector<std::string>{"making steps 1 to 23 again, for the range of values before",
+                                           "making steps 26 to 27 again"});
+    said.clear();
+    Replay(lab.path("run"), 27, 0).run(log);
+    CHECK(said == std::vector<std::string>{"making steps 1 to 27 again"});
+}
+
 TEST_CASE("a damaged checkpoint before the reference costs the reference alone", "[replay]") {
     const Lab lab;
     lab.train("run", {"train.steps=55", "data.poison.first=0"});
@@ -317,6 +331,19 @@ TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
         const std::vector<std::string> doubts = Replay(run, 30).doubts();
         REQUIRE(doubts.size() == 1);
         CHECK(contains(doubts[0], "blas: Another"));
+    }
+    SECTION("steps before a resume, of another processor") {
+        lab.replace(run / "environment.json", "\"cpu\": \"", "\"cpu\": \"Another ");
+        std::atomic<bool> interrupt{false};
+        Trainer::resume(run, std::vector<std::string>{"train.steps=40"}).run({}, interrupt);
+        CHECK(Replay(run, 40, 30).doubts().empty());
+        for (const std::int64_t step : {28, 40}) {
+            const std::vector<std::string> doubts = Replay(run, step, 25).doubts();
+            REQUIRE(doubts.size() == 1);
+            CHECK(contains(doubts[0], "cpu: Another "));
+        }
+        CHECK(verify(run, {.from = 30, .steps = {}}).environment.empty());
+        CHECK(verify(run, {.from = 25, .steps = {}}).environment.size() == 1);
     }
     SECTION("records of another run") {
         lab.train("other", {"train.steps=30", "seed=2"});

@@ -216,20 +216,49 @@ TEST_CASE("a summary reads back and is replaced whole") {
 TEST_CASE("config and environment of a run that goes on are replaced") {
     const TemporaryDirectory directory;
     const RunDirectory run = create(directory / "run");
-    run.go_on_with("{}", 30);
-    CHECK(run.config_json() == "{}");
     Environment other = environment();
     other.threads = 8;
     other.cpu = "B";
-    run.write_environment(other);
+    run.go_on_with("{}", other, 30);
+    CHECK(run.config_json() == "{}");
     CHECK(differences(environment(), run.environment()) ==
           std::vector<std::string>{"cpu: A \"CPU\", now B", "threads: 3, now 8"});
+    CHECK(decisive_differences(environment(), run.environment()) == std::vector<std::string>{"cpu: A \"CPU\", now B"});
+}
+
+TEST_CASE("the environments that a run had before are kept, of the steps that stand") {
+    const TemporaryDirectory directory;
+    const RunDirectory run = create(directory / "run");
+    const auto go_on = [&](std::int64_t step, const std::string& cpu) {
+        Environment now = environment();
+        now.cpu = cpu;
+        run.go_on_with(kConfig, now, step, kQuickCalls);
+    };
+    const auto cpus = [&](std::int64_t first, std::int64_t last) {
+        std::string all;
+        for (const Environment& environment : run.environments_of(first, last))
+            all += environment.cpu == "A \"CPU\"" ? "A" : environment.cpu;
+        return all;
+    };
+    CHECK(cpus(1, 99) == "A");
+    go_on(30, "B");
+    go_on(50, "C");
+    CHECK(cpus(1, 99) == "ABC");
+    CHECK(cpus(1, 30) == "A");
+    CHECK(cpus(30, 31) == "AB");
+    CHECK(cpus(31, 50) == "B");
+    CHECK(cpus(51, 51) == "C");
+    go_on(40, "D");
+    CHECK(cpus(1, 99) == "ABD");
+    CHECK_FALSE(fs::exists(run.path() / "configs")); // which has not changed
 }
 
 TEST_CASE("the configs that a run had before are kept, of the steps that stand") {
     const TemporaryDirectory directory;
     const RunDirectory run = create(directory / "run");
-    const auto go_on = [&](std::int64_t step, const std::string& config) { run.go_on_with(config, step, kQuickCalls); };
+    const auto go_on = [&](std::int64_t step, const std::string& config) {
+        run.go_on_with(config, environment(), step, kQuickCalls);
+    };
     const auto configs = [&] {
         std::string all;
         for (const std::int64_t step : {1, 30, 31, 40, 41, 50, 51, 99})

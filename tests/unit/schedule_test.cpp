@@ -45,6 +45,15 @@ TEST_CASE("warm-up is a straight line to 1 in every schedule", "[train]") {
     }
 }
 
+TEST_CASE("a schedule follows the length of the run where a longer one has other rates", "[train]") {
+    for (const auto& kind : values_of(ScheduleKind{})) {
+        INFO(kind.name);
+        const ScheduleConfig config = schedule(kind.value);
+        const bool is_other = schedule_factor(config, kLr, 2 * kSteps, kSteps) != factor(config, kSteps);
+        CHECK(follows_length(config) == is_other);
+    }
+}
+
 TEST_CASE("every schedule at its boundaries", "[train]") {
     const ScheduleConfig constant = schedule(ScheduleKind::constant);
     CHECK(factor(constant, 101) == 1);

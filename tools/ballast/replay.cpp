@@ -167,7 +167,7 @@ int replay_step(const ReplayOptions& options) {
     const Replay replay(options.run, options.step, options.from);
     for (const std::string& doubt : replay.doubts())
         stderr_log().warn("the replay may not be exact: " + doubt);
-    const ReplayResult result = replay.run();
+    const ReplayResult result = replay.run(stderr_log());
     if (options.json)
         print_json(replay, result);
     else

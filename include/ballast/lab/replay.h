@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ballast/base/log.h"
 #include "ballast/config/config.h"
 #include "ballast/train/event.h"
 #include "ballast/train/run_directory.h"
@@ -76,8 +77,9 @@ public:
     /// Why the bits may differ from those of the run: another library, processor or version, data that has changed.
     const std::vector<std::string>& doubts() const { return doubts_; }
 
-    /// Throws CheckpointError, and what loading the data throws.
-    ReplayResult run() const;
+    /// Says to `log` which steps it makes, as they may take as long as they took the run. Throws CheckpointError, and
+    /// what loading the data throws.
+    ReplayResult run(const Log& log = {}) const;
 
 private:
     /// Steps that were made with one config: those behind `after`, to the next stretch.
@@ -92,7 +94,7 @@ private:
     void find_reference(const RunDirectory& directory, const std::vector<Event>& events);
     const ReplayStart& state_before(std::int64_t step) const;
     std::map<std::string, RmsRange> reference(Walk& walk, const std::function<void(const StepRecord&)>& each) const;
-    std::map<std::string, RmsRange> reference_apart() const;
+    std::map<std::string, RmsRange> reference_apart(const Log& log) const;
 
     std::filesystem::path run_;
     std::int64_t step_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "ballast/config/config.h"
 #include "ballast/train/event.h"
 #include "ballast/train/layer_record.h"
 
@@ -35,7 +36,8 @@ inline constexpr std::string_view kResumeSite = "resume";
 std::optional<Onset> find_onset(std::span<const LayerRecord> records, std::int64_t first_step, std::int64_t last_step);
 
 /// The last resume with another config of model, optimizer, schedule, loss, data or batch whose first step is between
-/// two steps.
-std::optional<Onset> resume_onset(std::span<const Event> events, std::int64_t first_step, std::int64_t last_step);
+/// two steps; or of train.steps, where the `schedule` follows it.
+std::optional<Onset> resume_onset(std::span<const Event> events, const ScheduleConfig& schedule,
+                                  std::int64_t first_step, std::int64_t last_step);
 
 } // namespace ballast

@@ -38,6 +38,8 @@ std::string to_json(const Environment& environment);
 
 /// A line for each fact that differs: "cpu: A, now B".
 std::vector<std::string> differences(const Environment& recorded, const Environment& now);
+/// The same without facts that change no bit: the number of threads and processors, and the system.
+std::vector<std::string> decisive_differences(Environment recorded, const Environment& now);
 
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
@@ -74,8 +76,8 @@ std::string utc_time();
 
 /// A run's directory:
 ///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
-///   configs/step-NNNNNNNN.json   where a run went on with other settings behind that step: those that it had until
-///   then
+///   configs/step-NNNNNNNN.json        where a run went on with other settings behind that step: those it had until
+///   then environments/step-NNNNNNNN.json   the same of its environment
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -120,18 +122,18 @@ public:
     Config config_of(std::int64_t step) const;
     /// Steps behind which the run went on with other settings.
     std::vector<std::int64_t> config_changes() const;
-    /// The run goes on behind `step` with this config: keeps that of the steps so far where it is another, and forgets
-    /// those of steps behind them.
-    void go_on_with(std::string_view config_json, std::int64_t step, const FileCalls& calls = kSystemCalls) const;
+    /// What steps `first` to `last` were made in, in their order.
+    std::vector<Environment> environments_of(std::int64_t first, std::int64_t last) const;
+    /// The run goes on behind `step` with this config in this environment: keeps those of the steps so far where they
+    /// are others, and forgets those of steps behind them.
+    void go_on_with(std::string_view config_json, const Environment& environment, std::int64_t step,
+                    const FileCalls& calls = kSystemCalls) const;
 
-    /// Each replaces the file atomically.
-    void write_environment(const Environment& environment, const FileCalls& calls = kSystemCalls) const;
+    /// Replaces the file atomically.
     void write_summary(const RunSummary& summary, const FileCalls& calls = kSystemCalls) const;
 
 private:
     RunDirectory(std::filesystem::path path, int lock) : path_(std::move(path)), lock_(lock) {}
-
-    std::filesystem::path config_path_of(std::int64_t step) const;
 
     std::filesystem::path path_;
     int lock_ = -1; ///< descriptor that holds the lock; -1: opened to read

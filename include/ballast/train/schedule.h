@@ -15,4 +15,7 @@ namespace ballast {
 /// section 5.3). Steps beyond `steps` keep the last step's factor.
 double schedule_factor(const ScheduleConfig& schedule, double lr, std::int64_t steps, std::int64_t step);
 
+/// Whether the factor at a step depends on `steps`, so that a run that is made longer goes on with another rate.
+bool follows_length(const ScheduleConfig& schedule);
+
 } // namespace ballast
