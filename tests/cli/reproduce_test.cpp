@@ -85,13 +85,18 @@ TEST_CASE("what cannot be reproduced is named") {
     CHECK(no_records.status == 2);
     CHECK(no_records.out.empty());
     CHECK(contains(no_records.err, "--page: absent: no such directory"));
-    const Outcome no_data =
-        work.run({"reproduce", "b14", "a4", "--configs", kConfigs, "--set", "data.path=missing.txt", "--json"});
-    CAPTURE(no_data.err);
-    CHECK(no_data.status == 2);
-    CHECK(contains(no_data.err, "missing.txt"));
-    CHECK(contains(no_data.err, "b14: not reproduced; the others go on"));
-    CHECK(Json::parse(no_data.out).at("name") == "a4");
+    const Outcome no_sweep = work.run({"reproduce", "b14", "a4", "--configs", "absent", "--json"});
+    CAPTURE(no_sweep.err);
+    CHECK(no_sweep.status == 2);
+    CHECK(contains(no_sweep.err, "absent"));
+    CHECK(contains(no_sweep.err, "b14: not reproduced; the others go on"));
+    CHECK(Json::parse(no_sweep.out).at("name") == "a4");
+    // A trial of what trains nothing would be the claim itself, recorded as undecided.
+    const std::string record = content(work / "claims/a4.json");
+    const Outcome trial = work.run({"reproduce", "a4", "--set", "train.steps=4"});
+    CHECK(trial.status == 2);
+    CHECK(contains(trial.err, "a4: has no sweep whose config --set could change"));
+    CHECK(content(work / "claims/a4.json") == record);
     const Outcome list = work.run({"reproduce", "--list"});
     CHECK(list.status == 0);
     CHECK(lines_of(list.out).size() == 1 + ballast::claims().size());

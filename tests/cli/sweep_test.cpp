@@ -103,7 +103,10 @@ TEST_CASE("a sweep trains every cell and tabulates it") {
     REQUIRE(outcome.status == 0);
     CHECK(contains(outcome.out, "8/8 "));
     CHECK(contains(outcome.out, "learning rate sensitivity"));
-    CHECK(contains(outcome.out, "next: ballast compare s | ballast report s -o s/report.html\n"));
+    CHECK(contains(outcome.out, "next: look at s/report.html | ballast compare s\n"));
+    const std::string page = content(work / "s/report.html");
+    CHECK(contains(page, "placement=pre,lr=0.001,seed=1"));
+    CHECK(contains(page, "placement=none,lr=300,seed=2"));
 
     const std::vector<ballast::SweepRun> runs = ballast::runs_of_sweep(work / "s");
     REQUIRE(runs.size() == 8);

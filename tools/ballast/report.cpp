@@ -1,5 +1,3 @@
-#include "ballast/lab/report.h"
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -9,10 +7,9 @@
 #include <vector>
 
 #include "ballast/base/error.h"
-#include "ballast/base/file.h"
 #include "ballast/base/text.h"
 #include "command.h"
-#include "errors.h"
+#include "page.h"
 #include "runs.h"
 
 using namespace ballast;
@@ -57,14 +54,7 @@ int write_report(const ReportOptions& options) {
     const fs::path out = options.out;
     if (out.extension() != ".html" && out.extension() != ".htm")
         throw UsageError("--out: " + printable(options.out, 200) + "; expected a file whose name ends in .html");
-    const Report report = read_report(runs_of(options.runs));
-    for (const UnreadableRun& run : report.unreadable)
-        print_error(run.path.string() + ": left out: " + run.problem);
-    if (report.runs.empty()) throw UsageError("none of the runs can be read; no page is written");
-    const std::string page = report_page(report);
-    write_file_atomic(out, page);
-    std::printf("%s: %zu run%s, %s\n", options.out.c_str(), report.runs.size(), report.runs.size() == 1 ? "" : "s",
-                byte_size(static_cast<double>(page.size())).c_str());
+    std::printf("%s: %s\n", options.out.c_str(), write_page(runs_of(options.runs), out).c_str());
     return kDone;
 }
 

@@ -118,6 +118,8 @@ void print_text(const Claim& claim, const ClaimRecord& record) {
 
 /// Returns kDone, whatever the verdict, kInterrupted, or kFailure where a run has failed.
 int reproduce_claim(const Claim& claim, const ReproduceOptions& options, ClaimVerdict& worst) {
+    if (claim.sweeps.empty() && !options.overrides.empty())
+        throw UsageError(std::string(claim.name) + ": has no sweep whose config --set could change");
     ClaimRuns runs;
     runs.directory = fs::path(options.out) / "runs" / claim.name;
     runs.interrupt = &watch_signals();

@@ -14,6 +14,8 @@
 #include "ballast/lab/sweep_table.h"
 #include "command.h"
 #include "format.h"
+#include "page.h"
+#include "runs.h"
 #include "sweep_display.h"
 #include "sweep_memory.h"
 #include "sweep_runner.h"
@@ -104,6 +106,14 @@ void print_sensitivities(const std::vector<SweepRow>& rows) {
     print_table(lines, {false, true, true, true, true, true});
 }
 
+/// Those of which there is something to draw; a cell may have failed before its first step.
+std::vector<fs::path> trained_runs(const std::vector<SweepRow>& rows) {
+    std::vector<fs::path> runs;
+    for (const SweepRow& row : rows)
+        if (is_run_directory(row.run.path)) runs.push_back(row.run.path);
+    return runs;
+}
+
 int sweep(const SweepOptions& options) {
     if (is_sweep_directory(options.sweep))
         throw UsageError(options.sweep + ": a sweep's directory; expected its sweep file. To go on with it, give the "
@@ -122,13 +132,17 @@ int sweep(const SweepOptions& options) {
 
     print_arms(grid, runner.rows());
     print_sensitivities(runner.rows());
-    std::printf("\n%s, %s; ± is the standard deviation over seeds of a loss, the standard error of S\n",
-                directory.csv_path().c_str(), directory.json_path().filename().c_str());
-    if (status == kInterrupted)
-        std::printf("interrupted and saved; the same command goes on with it\n");
+    const bool is_done = status != kInterrupted;
+    const std::vector<fs::path> runs = is_done ? trained_runs(runner.rows()) : std::vector<fs::path>();
+    if (!runs.empty()) write_page(runs, directory.report_path());
+    std::printf("\n%s, %s%s; ± is the standard deviation over seeds of a loss, the standard error of S\n",
+                directory.csv_path().c_str(), directory.json_path().filename().c_str(),
+                runs.empty() ? "" : (", " + directory.report_path().filename().string()).c_str());
+    if (is_done)
+        std::printf("next: look at %s | ballast compare %s\n", directory.report_path().c_str(),
+                    shell_word(directory.path()).c_str());
     else
-        std::printf("next: ballast compare %s | ballast report %s -o %s\n", shell_word(directory.path()).c_str(),
-                    shell_word(directory.path()).c_str(), shell_word(directory.path() / "report.html").c_str());
+        std::printf("interrupted and saved; the same command goes on with it\n");
     return status;
 }
 

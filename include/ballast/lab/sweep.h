@@ -49,6 +49,7 @@ public:
     std::filesystem::path log_path(const SweepRun& run) const { return path_ / "logs" / (run.name + ".txt"); }
     std::filesystem::path csv_path() const { return path_ / "table.csv"; }
     std::filesystem::path json_path() const { return path_ / "table.json"; }
+    std::filesystem::path report_path() const { return path_ / "report.html"; }
 
 private:
     std::filesystem::path path_;
