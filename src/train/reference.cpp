@@ -42,8 +42,8 @@ With `log.csv` the same is in metrics.csv, with `log.tensorboard` in an event fi
 )--" + table_of(kStepFields) +
            R"--(## layers.jsonl: the first step and every `stability.probe_every` steps
 
-One line for each place that something is measured at. Activations are those of the step's first micro-batch; parameters are those
-before the step's update. The file grows with the layers: 10,000 steps of 12 layers with 12 heads write 43 MB at the default interval.
+One line for each place that something is measured at. Activations are those of the step's first micro-batch; parameters are those before
+the step's update. The file grows with the layers: 10,000 steps of 12 layers with 12 heads write 25 MB at the default interval.
 
 )--" + table_of(kLayerFields) +
            R"--(## events.jsonl: what happened
