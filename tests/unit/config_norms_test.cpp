@@ -283,7 +283,7 @@ TEST_CASE("what a norm cannot be is refused", "[config]") {
          {"\"norm\": {\"final\": {\"eps\": 1e39}}", "\"norm\": {\"kind\": \"dyt\", \"alpha\": 1e39}",
           "\"norm\": {\"kind\": \"dyt\", \"attention_alpha\": 1e39}",
           "\"norm\": {\"kind\": \"derf\", \"shift\": -1e39}", "\"logit_softcap\": 1e39",
-          "\"residual\": \"layerscale\", \"layerscale_init\": 1e39"})
+          "\"residual\": \"layerscale\", \"layerscale_init\": 1e39", "\"init\": {\"std\": 1e39}"})
         CHECK(mistake(infinite).find("to 1e+37") != std::string::npos);
     // 0 in float, which stands for something else.
     for (const char* lost : {"\"norm\": {\"kind\": \"dyt\", \"attention_alpha\": 1e-46}", "\"logit_softcap\": 1e-46",

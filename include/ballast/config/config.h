@@ -375,7 +375,7 @@ struct EmbeddingConfig {
 struct RopeConfig {
     BALLAST_KEYS_BEGIN(RopeConfig);
     double theta = 10000;
-    BALLAST_KEY(theta, "Base of the rotation's wavelengths.", above(0));
+    BALLAST_KEY(theta, "Base of the rotation's wavelengths.", above(0).at_most(kMostReal));
     BALLAST_KEYS_END;
 };
 
@@ -384,7 +384,7 @@ struct InitConfig {
     InitKind kind = InitKind::gpt2;
     BALLAST_KEY(kind, "How weights are drawn.");
     double std = 0.02;
-    BALLAST_KEY(std, "Standard deviation of embeddings and matrices for the gpt2 init.", at_least(0));
+    BALLAST_KEY(std, "Standard deviation of embeddings and matrices for the gpt2 init.", between(0, kMostReal));
     BALLAST_KEYS_END;
 };
 
@@ -443,7 +443,7 @@ struct ModelConfig {
 struct LossConfig {
     BALLAST_KEYS_BEGIN(LossConfig);
     double z_loss = 0;
-    BALLAST_KEY(z_loss, "Weight of the squared log partition function added to the loss.", at_least(0));
+    BALLAST_KEY(z_loss, "Weight of the squared log partition function added to the loss.", between(0, kMostReal));
     BALLAST_KEYS_END;
 };
 
@@ -456,9 +456,10 @@ struct OptimizerConfig {
     std::array<double, 2> betas = {0.9, 0.99};
     BALLAST_KEY(betas, "adamw: decay rates of the mean gradient and the mean square.", between(0, kLargestDecayRate));
     double eps = 1e-8;
-    BALLAST_KEY(eps, "adamw: added to the root of the mean squared gradient.", at_least(kLeastEps));
+    BALLAST_KEY(eps, "adamw: added to the root of the mean squared gradient.", between(kLeastEps, kMostReal));
     double weight_decay = 0.1;
-    BALLAST_KEY(weight_decay, "Pull of matrices and embeddings towards 0; gains and biases are exempt.", at_least(0));
+    BALLAST_KEY(weight_decay, "Pull of matrices and embeddings towards 0; gains and biases are exempt.",
+                between(0, kMostReal));
     DecayKind decay = DecayKind::coupled;
     BALLAST_KEY(decay, "Whether the weight decay of a step follows `lr`.");
     double momentum = 0.9;
