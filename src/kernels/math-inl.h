@@ -33,8 +33,8 @@ HWY_INLINE V each_lane(V v, F f) {
     return Load(D(), lanes);
 }
 
-/// c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule in x^2 for pairs of terms: one multiplication more, but half as long
-/// a chain, so that the processor has more vectors under way.
+/// c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule in x^2 for pairs of terms: one multiplication more, but half as
+/// long a chain, so that the processor has more vectors under way.
 template <std::size_t N>
 HWY_INLINE V polynomial(V x, const float (&c)[N]) {
     const auto square = Mul(x, x);

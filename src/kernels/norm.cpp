@@ -75,9 +75,8 @@ HWY_INLINE void for_numbers(std::int64_t rows, Body&& body) {
 /// The means of `rows` rows, rounded.
 HWY_INLINE void rounded_means(Block& block, const real* x, std::int64_t rows, std::int64_t width) {
     sums_of_rows<1>({block.mean}, rows, width,
-                    [=](auto at, std::int64_t row, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-                        sum[0] = Add(sum[0], at.load(D(), x + row * width + i));
-                    });
+                    [=](auto at, std::int64_t row, std::int64_t i, auto& sum)
+                        BALLAST_INLINE_LAMBDA { sum[0] = Add(sum[0], at.load(D(), x + row * width + i)); });
     for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
         Store(Div(Load(d, block.mean + row), Set(d, static_cast<real>(width))), d, block.mean + row);
     });
@@ -106,9 +105,8 @@ HWY_INLINE void finish_statistics(Block& block, const real* x, std::int64_t rows
         Store(rest, d, block.rest + row);
         Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, block.rstd + row);
         Store(mean_square, d, mean_squares + row);
-        all_in_range = all_in_range &&
-                       AllTrue(d, And(Gt(mean_square, Set(d, kSmallestMeanSquare)),
-                                      Lt(mean_square, Set(d, std::numeric_limits<real>::infinity()))));
+        all_in_range = all_in_range && AllTrue(d, And(Gt(mean_square, Set(d, kSmallestMeanSquare)),
+                                                      Lt(mean_square, Set(d, std::numeric_limits<real>::infinity()))));
     });
     if (all_in_range) return;
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -120,7 +118,7 @@ HWY_INLINE void finish_statistics(Block& block, const real* x, std::int64_t rows
     }
 }
 
-/// Writes a block's statistics as they are kept; past the caches where the block has vectors of them.
+/// Writes a block's statistics as they are kept. `stream`: past the caches where there are whole vectors of them.
 HWY_INLINE void put_statistics(bool stream, real* stats, const Block& block, std::int64_t rows) {
     const D d;
     const auto lanes = static_cast<std::int64_t>(Lanes(d));
@@ -310,8 +308,9 @@ HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbia
     if (stream) hwy::FlushStream();
 }
 
-/// Layer norm's backward of kRows long rows, side by side: gain and sums, which the first-level cache cannot keep beside
-/// a row, are read once for all of them. The next rows' x is fetched meanwhile, in the order in which it lies in memory.
+/// Layer norm's backward of kRows long rows, side by side: gain and sums, which the first-level cache cannot keep
+/// beside a row, are read once for all of them. The next rows' x is fetched meanwhile, in the order in which it lies in
+/// memory.
 template <int kRows>
 HWY_INLINE void long_rows_backward(bool stream, Grad dx, std::int64_t to, real* dgain, real* dbias, const real* dy,
                                    const real* x, const real* gain, const real* stats, std::int64_t width) {
