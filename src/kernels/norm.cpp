@@ -147,11 +147,7 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
                     std::int64_t rows, std::int64_t width, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
-    // A block of long rows is one row, which is in the first-level cache still.
-    const std::int64_t most =
-        width <= 2 * kBlockElements / kTogether
-            ? std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostRows / kTogether) * kTogether
-            : 1;
+    const std::int64_t most = std::clamp(kBlockElements / width, std::int64_t{1}, kMostRows);
     Block block = {};
     for (std::int64_t first = 0; first < rows; first += most) {
         const std::int64_t count = std::min(most, rows - first);
