@@ -193,21 +193,61 @@ HWY_INLINE Vec<D> offset_gain(Access at, const real* gain, real offset, std::int
     return Add(load_or(at, d, gain, i, Set(d, 1 - offset)), Set(d, offset));
 }
 
+/// One over the RMS of a row whose mean square, with eps, is out of range.
+real exact_rstd(const real* x, std::int64_t features, real eps) {
+    return static_cast<real>(
+        1 / std::hypot(scaled_moments(x, features, 1, false).deviation, std::sqrt(static_cast<double>(eps))));
+}
+
+/// Rows of RMS norm this short are taken in blocks, too.
+constexpr std::int64_t kShortestRow = 128 / sizeof(real);
+
+/// One over the RMS of each of `rows` short rows.
+HWY_INLINE void short_rows_rstd(real* rstds, const real* x, std::int64_t rows, std::int64_t width,
+                                std::int64_t features, real eps) {
+    HWY_ALIGN real squares[kMostRows] = {}, results[kMostRows];
+    sums_of_rows<1>({squares}, rows, features,
+                    [=](auto at, std::int64_t row, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+                        const auto v = at.load(D(), x + row * width + i);
+                        sum[0] = MulAdd(v, v, sum[0]);
+                    });
+    for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        const auto mean_square = Add(Div(Load(d, squares + row), Set(d, static_cast<real>(features))), Set(d, eps));
+        Store(mean_square, d, squares + row);
+        Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, results + row);
+    });
+    for (std::int64_t row = 0; row < rows; ++row)
+        rstds[row] = in_range(squares[row]) ? results[row] : exact_rstd(x + row * width, features, eps);
+}
+
 void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* gain, real gain_offset,
                   std::int64_t rows, std::int64_t width, std::int64_t features, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
     const std::int64_t ahead = elements_ahead(width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, features) + eps;
-        rstds[row] = in_range(mean_square)
-                         ? 1 / std::sqrt(mean_square)
-                         : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
-                                                            std::sqrt(static_cast<double>(eps))));
-        const auto rstd = Set(d, rstds[row]);
-        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            fetch(x + i + ahead);
-            at.store(Mul(Mul(at.load(d, x + i), rstd), offset_gain(at, gain, gain_offset, i)), d, y + i);
+    const bool is_short = width <= kShortestRow;
+    const std::int64_t block = is_short ? std::min(kBlockElements / width, kMostRows) : 1;
+    for (std::int64_t first = 0; first < rows; first += block) {
+        const std::int64_t end = std::min(first + block, rows);
+        if (is_short) {
+            short_rows_rstd(rstds + first, x + first * width, end - first, width, features, eps);
+        } else {
+            const real mean_square = mean_square_of(x + first * width, features) + eps;
+            rstds[first] =
+                in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
+        }
+        for_rows(first, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            Vec<D> rstd[n];
+            for (std::int64_t k = 0; k < n; ++k)
+                rstd[k] = Set(d, rstds[row + k]);
+            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                const auto g = offset_gain(at, gain, gain_offset, i);
+                for (std::int64_t k = 0; k < n; ++k) {
+                    const std::int64_t element = (row + k) * width + i;
+                    fetch(x + element + ahead);
+                    at.store(Mul(Mul(at.load(d, x + element), rstd[k]), g), d, y + element);
+                }
+            });
         });
     }
     if (stream) hwy::FlushStream();
