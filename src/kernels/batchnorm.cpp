@@ -162,26 +162,42 @@ void normalize_rows(bool stream, real* y, const real* x, const real* stats, cons
     if (stream) hwy::FlushStream();
 }
 
-/// Sums of dy * xhat and of dy; they have room for a whole last vector.
+/// Adds kRows rows' dy * xhat and dy to sums that have room for a whole last vector.
+template <int kRows>
+HWY_INLINE void add_rows(real* dgain, real* dbias, const real* dy, const real* x, const Columns& columns,
+                         std::int64_t width) {
+    const D d;
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    const std::int64_t next = std::max(ahead(width), kRows * width);
+    for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        auto products = LoadU(d, dgain + i), sums = LoadU(d, dbias + i);
+        for (int k = 0; k < kRows; ++k) {
+            // In the order in which the next rows lie in memory.
+            const std::int64_t element = k * width + i, later = next + kRows * i + k * lanes;
+            fetch(x + later);
+            fetch(dy + later);
+            const auto v = at.load(d, dy + element);
+            products = MulAdd(v, columns.normalized(at, at.load(d, x + element), i), products);
+            sums = Add(v, sums);
+        }
+        StoreU(products, d, dgain + i);
+        StoreU(sums, d, dbias + i);
+    });
+}
+
+/// Sums of dy * xhat and of dy. Several long rows are taken side by side: what belongs to their columns comes from the
+/// second-level cache, and is read once for all of them.
 void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, const real* stats, std::int64_t rows,
                    std::int64_t width) {
-    const D d;
+    constexpr int kSideBySide = 4;
     const Columns columns(stats, width);
     for (real* sums : {dgain, dbias})
         std::fill_n(sums, padded_width(width), real(0));
-    const std::int64_t next = ahead(width);
-    for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
-        for (std::int64_t row = 0; row < rows; ++row)
-            for_vectors(d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
-                const std::int64_t i = begin + j, element = row * width + i;
-                fetch(x + element + next);
-                fetch(dy + element + next);
-                const auto v = at.load(d, dy + element);
-                const auto xhat = columns.normalized(at, at.load(d, x + element), i);
-                StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
-                StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-            });
-    });
+    std::int64_t row = 0;
+    for (; width >= kLongRow && row + kSideBySide <= rows; row += kSideBySide)
+        add_rows<kSideBySide>(dgain, dbias, dy + row * width, x + row * width, columns, width);
+    for (; row < rows; ++row)
+        add_rows<1>(dgain, dbias, dy + row * width, x + row * width, columns, width);
 }
 
 /// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.

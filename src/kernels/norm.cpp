@@ -41,93 +41,134 @@ using D = ScalableTag<real>;
 
 /// Long rows leave no room in the first-level cache for what the processor foresees, and for what belongs to the
 /// columns.
-constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
+constexpr std::int64_t kLongRow = 8192 / sizeof(real);
 
 /// How many elements ahead of those worked on are fetched: the next of long rows, and enough of short ones that memory
-/// is read while statistics are worked out.
+/// is read while statistics are worked out. RMS and scale norm fetch while they write: what they read then is in the
+/// first-level cache, where the sweep before would wait behind what is fetched.
 HWY_INLINE std::int64_t elements_ahead(std::int64_t width) { return std::max(width, kLongRow); }
-
-/// The mean of each of `rows` rows, rounded.
-HWY_INLINE PerRow rounded_means(const real* x, std::int64_t rows, std::int64_t width) {
-    const D d;
-    const auto [totals] =
-        sums_of_rows<1>(rows, width, [=](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-            sum[0] = Add(sum[0], at.load(d, x + k * width + i));
-        });
-    return mean_of(totals, width);
-}
-
-/// stats: mean, its correction and rstd of each of `rows` rows. Later rows are fetched here and not by the sweep that
-/// reads these rows first, which is too short to wait for that.
-HWY_INLINE void layernorm_stats(real* stats, const PerRow& means, const real* x, std::int64_t rows, std::int64_t width,
-                                real eps) {
-    const D d;
-    const std::int64_t ahead = elements_ahead(width);
-    const auto [rests, squares] =
-        sums_of_rows<2>(rows, width, [&](auto at, std::int64_t k, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-            fetch(x + k * width + i + ahead);
-            const auto deviation = at.keep(d, Sub(at.load(d, x + k * width + i), Set(d, means.of[k])), Zero(d));
-            sum[0] = Add(sum[0], deviation);
-            sum[1] = MulAdd(deviation, deviation, sum[1]);
-        });
-    const PerRow corrections = mean_of(rests, width);
-    const PerRow mean_squares = each_row(
-        [=](auto dk, auto mean, auto correction) BALLAST_INLINE_LAMBDA {
-            const auto variance = Sub(mean, Mul(correction, correction));
-            return Add(IfThenZeroElse(Lt(variance, Zero(dk)), variance), Set(dk, eps)); // a NaN stays
-        },
-        mean_of(squares, width), corrections);
-    const PerRow rstds = each_row(
-        [](auto dk, auto square) BALLAST_INLINE_LAMBDA { return Div(Set(dk, real(1)), Sqrt(square)); }, mean_squares);
-    for (std::int64_t k = 0; k < rows; ++k, x += width, stats += kLayerNormStats) {
-        if (in_range(mean_squares.of[k])) {
-            stats[0] = means.of[k];
-            stats[1] = corrections.of[k];
-            stats[2] = rstds.of[k];
-        } else {
-            const Moments exact = scaled_moments(x, width, 1, true);
-            stats[0] = static_cast<real>(exact.mean);
-            stats[1] = static_cast<real>(exact.mean - static_cast<double>(stats[0]));
-            stats[2] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
-        }
-    }
-}
 
 /// Short rows are taken in blocks, each step for the whole block: statistics are long chains of operations, and a
 /// processor looks too few instructions ahead to work on many rows at once by itself. In larger blocks it would no
 /// longer read from memory while it computes.
-constexpr std::int64_t kMostGroups = 16, kBlockElements = 1024;
+constexpr std::int64_t kBlockElements = 1024, kMostRows = 64;
+
+/// What is known of the rows of a block, a number for each; vectors of numbers may reach beyond the last row.
+struct Block {
+    HWY_ALIGN real mean[kMostRows], rest[kMostRows], rstd[kMostRows];
+};
+
+/// body(tag, row) for vectors of the numbers of `rows` rows. Few rows' are short ones, so that they need not wait for
+/// several stores of lane sums.
+template <class Body>
+HWY_INLINE void for_numbers(std::int64_t rows, Body&& body) {
+    const D d;
+    const CappedTag<real, kTogether> few;
+    if (rows < static_cast<std::int64_t>(Lanes(d)))
+        for (std::int64_t row = 0; row < rows; row += static_cast<std::int64_t>(Lanes(few)))
+            body(few, row);
+    else
+        for (std::int64_t row = 0; row < rows; row += static_cast<std::int64_t>(Lanes(d)))
+            body(d, row);
+}
+
+/// The means of `rows` rows, rounded.
+HWY_INLINE void rounded_means(Block& block, const real* x, std::int64_t rows, std::int64_t width) {
+    sums_of_rows<1>({block.mean}, rows, width,
+                    [=](auto at, std::int64_t row, std::int64_t i, auto& sum)
+                        BALLAST_INLINE_LAMBDA { sum[0] = Add(sum[0], at.load(D(), x + row * width + i)); });
+    for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        Store(Div(Load(d, block.mean + row), Set(d, static_cast<real>(width))), d, block.mean + row);
+    });
+}
+
+/// What the rounding of the means left out, and rstd. Later rows are fetched here and not by the sweep that reads these
+/// rows first, which is too short to wait for that.
+HWY_INLINE void finish_statistics(Block& block, const real* x, std::int64_t rows, std::int64_t width, real eps) {
+    const std::int64_t ahead = elements_ahead(width);
+    sums_of_rows<2>({block.rest, block.rstd}, rows, width,
+                    [&, ahead](auto at, std::int64_t row, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+                        const D d;
+                        const real* const from = x + row * width + i;
+                        fetch(from + ahead);
+                        const auto deviation = at.keep(d, Sub(at.load(d, from), Set(d, block.mean[row])), Zero(d));
+                        sum[0] = Add(sum[0], deviation);
+                        sum[1] = MulAdd(deviation, deviation, sum[1]);
+                    });
+    HWY_ALIGN real mean_squares[kMostRows];
+    bool all_in_range = true;
+    for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        const auto count = Set(d, static_cast<real>(width));
+        const auto rest = Div(Load(d, block.rest + row), count);
+        const auto variance = Sub(Div(Load(d, block.rstd + row), count), Mul(rest, rest));
+        const auto mean_square = Add(IfThenZeroElse(Lt(variance, Zero(d)), variance), Set(d, eps)); // a NaN stays
+        Store(rest, d, block.rest + row);
+        Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, block.rstd + row);
+        Store(mean_square, d, mean_squares + row);
+        all_in_range = all_in_range && AllTrue(d, And(Gt(mean_square, Set(d, kSmallestMeanSquare)),
+                                                      Lt(mean_square, Set(d, std::numeric_limits<real>::infinity()))));
+    });
+    if (all_in_range) return;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        if (in_range(mean_squares[row])) continue;
+        const Moments exact = scaled_moments(x + row * width, width, 1, true);
+        block.mean[row] = static_cast<real>(exact.mean);
+        block.rest[row] = static_cast<real>(exact.mean - static_cast<double>(block.mean[row]));
+        block.rstd[row] = static_cast<real>(1 / std::hypot(exact.deviation, std::sqrt(static_cast<double>(eps))));
+    }
+}
+
+/// Writes a block's statistics as they are kept. `stream`: past the caches where there are whole vectors of them.
+HWY_INLINE void put_statistics(bool stream, real* stats, const Block& block, std::int64_t rows) {
+    const D d;
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    std::int64_t k = 0;
+    stream = stream && streamable(d, stats, lanes);
+    for (; k + lanes <= rows; k += lanes) {
+        real* const to = stats + k * kLayerNormStats;
+        if (!stream) {
+            StoreInterleaved3(Load(d, block.mean + k), Load(d, block.rest + k), Load(d, block.rstd + k), d, to);
+            continue;
+        }
+        HWY_ALIGN real together[kLayerNormStats * MaxLanes(d)];
+        StoreInterleaved3(Load(d, block.mean + k), Load(d, block.rest + k), Load(d, block.rstd + k), d, together);
+        for (std::int64_t i = 0; i < kLayerNormStats * lanes; i += lanes)
+            Stream(Load(d, together + i), d, to + i);
+    }
+    for (; k < rows; ++k) {
+        real* const to = stats + k * kLayerNormStats;
+        to[0] = block.mean[k];
+        to[1] = block.rest[k];
+        to[2] = block.rstd[k];
+    }
+}
 
 void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real* gain, const real* bias,
                     std::int64_t rows, std::int64_t width, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
-    const std::int64_t groups = std::clamp(kBlockElements / (kTogether * width), std::int64_t{1}, kMostGroups);
-    // A group of long rows is one row, which is in the first-level cache still.
-    const std::int64_t group_rows = width <= 2 * kBlockElements / kTogether ? kTogether : 1;
-    PerRow means[kMostGroups];
-    for (std::int64_t begin = 0; begin < rows; begin += groups * group_rows) {
-        const std::int64_t end = std::min(begin + groups * group_rows, rows);
-        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
-            means[group] = rounded_means(x + row * width, std::min(group_rows, end - row), width);
-        for (std::int64_t row = begin, group = 0; row < end; row += group_rows, ++group)
-            layernorm_stats(stats + row * kLayerNormStats, means[group], x + row * width,
-                            std::min(group_rows, end - row), width, eps);
-        for_rows(begin, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-            const real *const saved = stats + row * kLayerNormStats, *const from = x + row * width;
-            real* const to = y + row * width;
-            Vec<D> mean[n], correction[n], rstd[n];
+    const std::int64_t most = std::clamp(kBlockElements / width, std::int64_t{1}, kMostRows);
+    Block block = {};
+    for (std::int64_t first = 0; first < rows; first += most) {
+        const std::int64_t count = std::min(most, rows - first);
+        const real* const from = x + first * width;
+        real* const to = y + first * width;
+        rounded_means(block, from, count, width);
+        finish_statistics(block, from, count, width, eps);
+        put_statistics(stream, stats + first * kLayerNormStats, block, count);
+        for_rows(0, count, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            Vec<D> mean[n], rest[n], rstd[n];
             for (std::int64_t k = 0; k < n; ++k) {
-                mean[k] = Set(d, saved[k * kLayerNormStats]);
-                correction[k] = Set(d, saved[k * kLayerNormStats + 1]);
-                rstd[k] = Set(d, saved[k * kLayerNormStats + 2]);
+                mean[k] = Set(d, block.mean[row + k]);
+                rest[k] = Set(d, block.rest[row + k]);
+                rstd[k] = Set(d, block.rstd[row + k]);
             }
             for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
                 const auto g = load_or(at, d, gain, i, Set(d, real(1)));
                 const auto b = load_or(at, d, bias, i, Zero(d));
                 for (std::int64_t k = 0; k < n; ++k) {
-                    const auto deviation = Sub(Sub(at.load(d, from + k * width + i), mean[k]), correction[k]);
-                    at.store(MulAdd(Mul(deviation, rstd[k]), g, b), d, to + k * width + i);
+                    const auto deviation = Sub(Sub(at.load(d, from + (row + k) * width + i), mean[k]), rest[k]);
+                    at.store(MulAdd(Mul(deviation, rstd[k]), g, b), d, to + (row + k) * width + i);
                 }
             });
         });
@@ -135,11 +176,10 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
     if (stream) hwy::FlushStream();
 }
 
-/// Mean of the squares of n elements; those `ahead` of them are fetched.
-HWY_INLINE real mean_square_of(const real* x, std::int64_t n, std::int64_t ahead) {
+/// Mean of the squares of n elements.
+HWY_INLINE real mean_square_of(const real* x, std::int64_t n) {
     const D d;
     const real squares = one_sum(d, n, [=](auto at, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
-        fetch(x + i + ahead);
         const auto v = at.load(d, x + i);
         sum = MulAdd(v, v, sum);
     });
@@ -153,19 +193,61 @@ HWY_INLINE Vec<D> offset_gain(Access at, const real* gain, real offset, std::int
     return Add(load_or(at, d, gain, i, Set(d, 1 - offset)), Set(d, offset));
 }
 
+/// One over the RMS of a row whose mean square, with eps, is out of range.
+real exact_rstd(const real* x, std::int64_t features, real eps) {
+    return static_cast<real>(
+        1 / std::hypot(scaled_moments(x, features, 1, false).deviation, std::sqrt(static_cast<double>(eps))));
+}
+
+/// Rows of RMS norm this short are taken in blocks, too.
+constexpr std::int64_t kShortestRow = 128 / sizeof(real);
+
+/// One over the RMS of each of `rows` short rows.
+HWY_INLINE void short_rows_rstd(real* rstds, const real* x, std::int64_t rows, std::int64_t width,
+                                std::int64_t features, real eps) {
+    HWY_ALIGN real squares[kMostRows] = {}, results[kMostRows];
+    sums_of_rows<1>({squares}, rows, features,
+                    [=](auto at, std::int64_t row, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
+                        const auto v = at.load(D(), x + row * width + i);
+                        sum[0] = MulAdd(v, v, sum[0]);
+                    });
+    for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        const auto mean_square = Add(Div(Load(d, squares + row), Set(d, static_cast<real>(features))), Set(d, eps));
+        Store(mean_square, d, squares + row);
+        Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, results + row);
+    });
+    for (std::int64_t row = 0; row < rows; ++row)
+        rstds[row] = in_range(squares[row]) ? results[row] : exact_rstd(x + row * width, features, eps);
+}
+
 void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* gain, real gain_offset,
                   std::int64_t rows, std::int64_t width, std::int64_t features, real eps) {
     const D d;
     stream = stream && streamable(d, y, width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, features, elements_ahead(width)) + eps;
-        rstds[row] = in_range(mean_square)
-                         ? 1 / std::sqrt(mean_square)
-                         : static_cast<real>(1 / std::hypot(scaled_moments(x, features, 1, false).deviation,
-                                                            std::sqrt(static_cast<double>(eps))));
-        const auto rstd = Set(d, rstds[row]);
-        for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            at.store(Mul(Mul(at.load(d, x + i), rstd), offset_gain(at, gain, gain_offset, i)), d, y + i);
+    const std::int64_t ahead = elements_ahead(width);
+    const bool is_short = width <= kShortestRow;
+    const std::int64_t block = is_short ? std::min(kBlockElements / width, kMostRows) : 1;
+    for (std::int64_t first = 0; first < rows; first += block) {
+        const std::int64_t end = std::min(first + block, rows);
+        if (is_short) {
+            short_rows_rstd(rstds + first, x + first * width, end - first, width, features, eps);
+        } else {
+            const real mean_square = mean_square_of(x + first * width, features) + eps;
+            rstds[first] =
+                in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
+        }
+        for_rows(first, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            Vec<D> rstd[n];
+            for (std::int64_t k = 0; k < n; ++k)
+                rstd[k] = Set(d, rstds[row + k]);
+            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                const auto g = offset_gain(at, gain, gain_offset, i);
+                for (std::int64_t k = 0; k < n; ++k) {
+                    const std::int64_t element = (row + k) * width + i;
+                    fetch(x + element + ahead);
+                    at.store(Mul(Mul(at.load(d, x + element), rstd[k]), g), d, y + element);
+                }
+            });
         });
     }
     if (stream) hwy::FlushStream();
@@ -175,13 +257,15 @@ void scalenorm_rows(bool stream, real* y, real* rstds, const real* x, real facto
                     std::int64_t width, double smallest_rms) {
     const D d;
     stream = stream && streamable(d, y, width);
+    const std::int64_t ahead = elements_ahead(width);
     for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-        const real mean_square = mean_square_of(x, width, elements_ahead(width));
+        const real mean_square = mean_square_of(x, width);
         const double rms = in_range(mean_square) ? std::sqrt(static_cast<double>(mean_square))
                                                  : scaled_moments(x, width, 1, false).deviation;
         rstds[row] = static_cast<real>(1 / std::max(rms, smallest_rms)); // in this order a NaN stays
         const auto rstd = Set(d, rstds[row]), g = Set(d, factor);
         for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            fetch(x + i + ahead);
             at.store(Mul(Mul(at.load(d, x + i), rstd), g), d, y + i);
         });
     }
@@ -197,6 +281,11 @@ struct BackwardRow {
     real gain_offset;
     Vec<D> mean, correction, rstd;
 
+    BackwardRow() = default;
+    HWY_INLINE BackwardRow(const real* row_x, const real* row_dy, const real* gains, real offset, const real* stats)
+        : x(row_x), dy(row_dy), gain(gains), gain_offset(offset), mean(Set(D(), stats[0])),
+          correction(Set(D(), stats[kCentered ? 1 : 0])), rstd(Set(D(), stats[kCentered ? 2 : 0])) {}
+
     template <class Access>
     HWY_INLINE Vec<D> normalized(Access at, std::int64_t i) const {
         const auto v = at.load(D(), x + i);
@@ -211,10 +300,25 @@ struct BackwardRow {
     }
 };
 
-/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null. RMS norm is that of the first
-/// `features` elements. kLong: several rows go through one piece of the columns after the other, so that its gain and
-/// its sums stay in the first-level cache; the next rows are fetched meanwhile, an array by each of the two sweeps.
-template <bool kCentered, bool kLong>
+/// The gradient of the row's x, whose first element is that at `to`; RMS norm is that of the first `features` elements.
+template <bool kCentered>
+HWY_INLINE void put_input_gradient(bool stream, Grad dx, std::int64_t to, const BackwardRow<kCentered>& r, real g_sum,
+                                   real gx_sum, std::int64_t width, std::int64_t features) {
+    const D d;
+    const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
+    const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
+    for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
+        put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
+    });
+    for_vectors(d, width - features, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+        const std::int64_t i = features + j;
+        put(at, d, dx, to + i, Mul(r.gained(at, i), r.rstd));
+    });
+}
+
+/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null.
+template <bool kCentered>
 HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                                    const real* gain, real gain_offset, const real* stats, std::int64_t rows,
                                    std::int64_t width, std::int64_t features) {
@@ -223,74 +327,80 @@ HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbia
     stream = stream && dx && !dx.add && features == width && streamable(d, dx.data, width);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    constexpr std::int64_t together = kLong ? kTogether : 1;
-    const std::int64_t piece = kLong ? kPiece : width;
-    for (std::int64_t first = 0; first < rows; first += together) {
-        const std::int64_t count = std::min(together, rows - first);
-        const std::int64_t next = first + 2 * together <= rows ? together * width : 0;
-        Row row[together];
-        real g_sums[together] = {}, gx_sums[together] = {};
-        for (std::int64_t k = 0; k < count; ++k) {
-            const real* const saved = stats + (first + k) * Row::kStats;
-            row[k] = {
-                x + (first + k) * width,          dy + (first + k) * width,        gain, gain_offset, Set(d, saved[0]),
-                Set(d, saved[kCentered ? 1 : 0]), Set(d, saved[kCentered ? 2 : 0])};
-        }
-        for (std::int64_t begin = 0; begin < width; begin += piece)
-            for (std::int64_t k = 0; k < count; ++k) {
-                const Row& r = row[k];
-                real g_sum = 0, gx_sum = 0;
-                two_sums(d, std::min(piece, width - begin), g_sum, gx_sum,
-                         [&](auto at, std::int64_t j, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
-                             const std::int64_t i = begin + j;
-                             if (kLong) fetch(r.x + next + i);
-                             // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
-                             const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
-                             const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
-                             s = Add(s, g);
-                             sx = MulAdd(g, xhat, sx);
-                             if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
-                             if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-                         });
-                g_sums[k] += g_sum;
-                gx_sums[k] += gx_sum;
-            }
-        if (!dx) continue;
-        for (std::int64_t begin = 0; begin < width; begin += piece)
-            for (std::int64_t k = 0; k < count; ++k) {
-                const Row& r = row[k];
-                const auto g_mean = Set(d, kCentered ? g_sums[k] / static_cast<real>(width) : real(0));
-                const auto gx_mean = Set(d, gx_sums[k] / static_cast<real>(features));
-                const std::int64_t end = std::min(begin + piece, width), to = (first + k) * width;
-                const std::int64_t inside = std::clamp(features, begin, end);
-                for_vectors_to(stream, d, inside - begin, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
-                    const std::int64_t i = begin + j;
-                    if (kLong) fetch(r.dy + next + i);
-                    const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
-                    put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
-                });
-                for_vectors(d, end - inside, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
-                    const std::int64_t i = inside + j;
-                    put(at, d, dx, to + i, Mul(r.gained(at, i), r.rstd));
-                });
-            }
+    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += Row::kStats) {
+        const Row r(x, dy, gain, gain_offset, stats);
+        real g_sum = 0, gx_sum = 0;
+        two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
+            // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
+            const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
+            const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
+            s = Add(s, g);
+            sx = MulAdd(g, xhat, sx);
+            if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+            if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+        });
+        if (dx) put_input_gradient(stream, dx, row * width, r, g_sum, gx_sum, width, features);
     }
     if (stream) hwy::FlushStream();
+}
+
+/// Layer norm's backward of kRows long rows, side by side: gain and sums, which the first-level cache cannot keep
+/// beside a row, are read once for all of them. The next rows' x is fetched meanwhile, in the order in which it lies in
+/// memory.
+template <int kRows>
+HWY_INLINE void long_rows_backward(bool stream, Grad dx, std::int64_t to, real* dgain, real* dbias, const real* dy,
+                                   const real* x, const real* gain, const real* stats, std::int64_t width) {
+    using Row = BackwardRow<true>;
+    const D d;
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    Row row[kRows];
+    Vec<D> g_sums[kRows], gx_sums[kRows];
+    for (int k = 0; k < kRows; ++k) {
+        row[k] = Row(x + k * width, dy + k * width, gain, 0, stats + k * Row::kStats);
+        g_sums[k] = gx_sums[k] = Zero(d);
+    }
+    for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        auto products = dgain != nullptr ? LoadU(d, dgain + i) : Zero(d);
+        auto sums = dbias != nullptr ? LoadU(d, dbias + i) : Zero(d);
+        for (int k = 0; k < kRows; ++k) {
+            fetch(x + kRows * width + kRows * i + k * lanes);
+            const auto xhat = at.keep(d, row[k].normalized(at, i), Zero(d));
+            const auto v = at.load(d, row[k].dy + i), g = row[k].gained(at, i);
+            g_sums[k] = Add(g_sums[k], g);
+            gx_sums[k] = MulAdd(g, xhat, gx_sums[k]);
+            products = MulAdd(v, xhat, products);
+            sums = Add(v, sums);
+        }
+        if (dgain != nullptr) StoreU(products, d, dgain + i);
+        if (dbias != nullptr) StoreU(sums, d, dbias + i);
+    });
+    for (int k = 0; k < kRows && dx; ++k)
+        put_input_gradient(stream, dx, to + k * width, row[k], GetLane(SumOfLanes(d, g_sums[k])),
+                           GetLane(SumOfLanes(d, gx_sums[k])), width, width);
 }
 
 void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                              const real* gain, const real* stats, std::int64_t rows, std::int64_t width) {
     if (width < kLongRow)
-        norm_backward_rows<true, false>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
-    else
-        norm_backward_rows<true, true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
+        return norm_backward_rows<true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
+    stream = stream && dx && !dx.add && streamable(D(), dx.data, width);
+    for (real* sums : {dgain, dbias})
+        if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
+    std::int64_t row = 0;
+    for (; row + kTogether <= rows; row += kTogether)
+        long_rows_backward<kTogether>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
+                                      stats + row * kLayerNormStats, width);
+    for (; row < rows; ++row)
+        long_rows_backward<1>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
+                              stats + row * kLayerNormStats, width);
+    if (stream) hwy::FlushStream();
 }
 
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
     // Long rows, too: without a bias's sums there is room enough for what the processor foresees.
-    norm_backward_rows<false, false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
+    norm_backward_rows<false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
@@ -355,7 +465,7 @@ real rms_factor(real gain, std::int64_t width) {
 
 void layernorm_forward(real* y, real* stats, const real* x, const real* gain, const real* bias, std::int64_t rows,
                        std::int64_t width, real eps) {
-    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
         HWY_DYNAMIC_DISPATCH(layernorm_rows)(beyond_cache(rows * width), y + begin * width,
                                              stats + begin * kLayerNormStats, x + begin * width, gain, bias,
                                              end - begin, width, eps);
@@ -381,7 +491,7 @@ void rmsnorm_forward(real* y, real* rstd, const real* x, const real* gain, std::
                      real eps, const RmsNormOptions& options) {
     const std::int64_t features = rms_features(options.partial, width);
     const real gain_offset = options.unit_offset ? 1 : 0;
-    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
         HWY_DYNAMIC_DISPATCH(rmsnorm_rows)(beyond_cache(rows * width), y + begin * width, rstd + begin,
                                            x + begin * width, gain, gain_offset, end - begin, width, features, eps);
     });
@@ -402,7 +512,7 @@ void rmsnorm_backward(Grad dx, Grad dgain, const real* dy, const real* x, const 
 void scalenorm_forward(real* y, real* rstd, const real* x, real gain, std::int64_t rows, std::int64_t width, real eps) {
     const real factor = rms_factor(gain, width);
     const double least = smallest_rms(eps, width);
-    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
         HWY_DYNAMIC_DISPATCH(scalenorm_rows)(beyond_cache(rows * width), y + begin * width, rstd + begin,
                                              x + begin * width, factor, end - begin, width, least);
     });

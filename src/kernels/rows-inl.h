@@ -9,7 +9,7 @@
 #define BALLAST_KERNELS_ROWS_INL_H_
 #endif
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -22,11 +22,6 @@ namespace HWY_NAMESPACE {
 
 /// Rows whose numbers are worked out together. They have the same bits in such a group and alone.
 constexpr std::int64_t kTogether = 4;
-
-/// A number for each row of a group.
-struct alignas(kTogether * sizeof(real)) PerRow {
-    real of[kTogether];
-};
 
 /// A vector for each row of a group.
 using RowVectors = Vec<ScalableTag<real>>[kTogether];
@@ -42,28 +37,27 @@ HWY_INLINE auto fold(D d, Vec<D> v) {
     }
 }
 
-/// The sums of the lanes of each vector. An addition serves as many rows as 128 bits have lanes.
+/// The sums of the lanes of each vector, written to `sums`, which is aligned to as many numbers. An addition serves as
+/// many rows as 128 bits have lanes.
 template <class D>
-HWY_INLINE PerRow lane_sums(D d, const Vec<D> (&v)[kTogether]) {
-    PerRow sums;
+HWY_INLINE void put_lane_sums(real* sums, D d, const Vec<D> (&v)[kTogether]) {
     const CappedTag<TFromD<D>, 16 / sizeof(TFromD<D>)> d128;
     if constexpr (MaxLanes(d) == 1) {
         for (std::int64_t k = 0; k < kTogether; ++k)
-            sums.of[k] = GetLane(v[k]);
+            sums[k] = GetLane(v[k]);
     } else {
         const auto low = Add(InterleaveLower(d, v[0], v[1]), InterleaveUpper(d, v[0], v[1]));
         const auto high = Add(InterleaveLower(d, v[2], v[3]), InterleaveUpper(d, v[2], v[3]));
         if constexpr (sizeof(TFromD<D>) == 8) {
-            Store(fold(d, low), d128, sums.of);
-            Store(fold(d, high), d128, sums.of + 2);
+            Store(fold(d, low), d128, sums);
+            Store(fold(d, high), d128, sums + 2);
         } else {
             const RepartitionToWide<D> pairs;
             const auto a = BitCast(pairs, low), b = BitCast(pairs, high);
             const auto all = Add(BitCast(d, InterleaveLower(pairs, a, b)), BitCast(d, InterleaveUpper(pairs, a, b)));
-            Store(fold(d, all), d128, sums.of);
+            Store(fold(d, all), d128, sums);
         }
     }
-    return sums;
 }
 
 /// Rows this short are read side by side, which costs the fewest instructions; the processor does not foresee the reads
@@ -81,9 +75,11 @@ HWY_INLINE void for_rows(std::int64_t begin, std::int64_t end, std::int64_t widt
         body(std::integral_constant<std::int64_t, 1>(), row);
 }
 
-/// Adds up kRows rows from `first` on, side by side; two accumulators hide the latency of the additions.
+/// Adds up kRows rows from `first` on, side by side, to sums[...][at] and so on; two accumulators hide the latency of
+/// the additions.
 template <int kRows, std::size_t kSums, class Body>
-HWY_INLINE void add_up(std::int64_t first, std::int64_t width, RowVectors (&sums)[kSums], Body& body) {
+HWY_INLINE void add_up(std::int64_t first, std::int64_t width, RowVectors (&sums)[kSums], Body& body,
+                       std::int64_t at = 0) {
     const ScalableTag<real> d;
     const auto lanes = static_cast<std::int64_t>(Lanes(d));
     Vec<decltype(d)> even[kRows][kSums], odd[kRows][kSums];
@@ -106,43 +102,28 @@ HWY_INLINE void add_up(std::int64_t first, std::int64_t width, RowVectors (&sums
             body(Part{static_cast<std::size_t>(width - i)}, first + k, i, odd[k]);
     for (int k = 0; k < kRows; ++k)
         for (std::size_t n = 0; n < kSums; ++n)
-            sums[n][first + k] = Add(even[k][n], odd[k][n]);
+            sums[n][at + k] = Add(even[k][n], odd[k][n]);
 }
 
-/// kSums sums for each of `rows` rows: body(access, row, i, sums) adds what the vectors at i of the row have to
-/// sums[0], sums[1]...
+/// kSums sums for each of `rows` rows, written to results[0], results[1]..., which have room for whole groups of rows:
+/// body(access, row, i, sums) adds what the vectors at i of the row have to sums[0], sums[1]...
 template <std::size_t kSums, class Body>
-HWY_INLINE std::array<PerRow, kSums> sums_of_rows(std::int64_t rows, std::int64_t width, Body&& body) {
+HWY_INLINE void sums_of_rows(real* const (&results)[kSums], std::int64_t rows, std::int64_t width, Body&& body) {
     const ScalableTag<real> d;
-    RowVectors sums[kSums];
-    for (RowVectors& of_rows : sums)
-        for (auto& sum : of_rows)
-            sum = Zero(d);
-    if (rows == kTogether && width <= kShortRow)
-        add_up<kTogether>(0, width, sums, body);
-    else
-        for (std::int64_t row = 0; row < rows; ++row)
-            add_up<1>(row, width, sums, body);
-    std::array<PerRow, kSums> results;
-    for (std::size_t n = 0; n < kSums; ++n)
-        results[n] = lane_sums(d, sums[n]);
-    return results;
-}
-
-/// f(tag, vectors of the numbers...) of the numbers of every row.
-template <class F, class... Numbers>
-HWY_INLINE PerRow each_row(F&& f, const Numbers&... numbers) {
-    const CappedTag<real, kTogether> d;
-    PerRow result;
-    for (std::size_t k = 0; k < kTogether; k += Lanes(d))
-        Store(f(d, Load(d, numbers.of + k)...), d, result.of + k);
-    return result;
-}
-
-/// The sums of rows of n elements over n.
-HWY_INLINE PerRow mean_of(const PerRow& sums, std::int64_t n) {
-    const auto count = static_cast<real>(n);
-    return each_row([=](auto d, auto sum) BALLAST_INLINE_LAMBDA { return Div(sum, Set(d, count)); }, sums);
+    for (std::int64_t first = 0; first < rows; first += kTogether) {
+        RowVectors sums[kSums];
+        if (first + kTogether <= rows && width <= kShortRow) {
+            add_up<kTogether>(first, width, sums, body);
+        } else {
+            for (RowVectors& of_rows : sums)
+                for (auto& sum : of_rows)
+                    sum = Zero(d);
+            for (std::int64_t k = 0; k < std::min(kTogether, rows - first); ++k)
+                add_up<1>(first + k, width, sums, body, k);
+        }
+        for (std::size_t n = 0; n < kSums; ++n)
+            put_lane_sums(results[n] + first, d, sums[n]);
+    }
 }
 
 } // namespace HWY_NAMESPACE

@@ -129,7 +129,7 @@ HWY_EXPORT(squash_backward_rows);
 
 void squash_forward(Squash kind, real* y, const real* x, real alpha, real shift, const real* gain, const real* bias,
                     std::int64_t rows, std::int64_t width) {
-    parallel_ranges(rows, rows_per_task(width), [=](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
         HWY_DYNAMIC_DISPATCH(squash_rows)(kind, beyond_cache(rows * width), y + begin * width, x + begin * width, alpha,
                                           shift, gain, bias, end - begin, width);
     });
