@@ -121,7 +121,7 @@ TEST_CASE("a number outside its range is refused with the range", "[config]") {
     CHECK(
         mistakes("{\"data\": {\"path\": \"x\"},\n\"optimizer\": {\"betas\": [0.9999999, 0], \"eps\": 1e-37}}").empty());
     CHECK(mistake("\"model\": {\"rope\": {\"theta\": 0}}") ==
-          "c.json:2: model.rope.theta: is 0; expected a number above 0");
+          "c.json:2: model.rope.theta: is 0; expected a number above 0 and of at most 1e+37");
     CHECK(mistake("\"name\": \"a/b\"").find("c.json:2: name: is \"a/b\"; expected a name for a directory") == 0);
     CHECK(mistake("\"name\": \"..\"").find("c.json:2: name: is \"..\"; expected") == 0);
     CHECK(
