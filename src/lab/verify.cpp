@@ -183,14 +183,14 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()),
                                       next_change(run, result.from)); // to which one config leads
     const Environment now = current_environment();
-    for (const Environment& recorded : run.environments_of(result.from + 1, end)) {
+    for (const Environment& recorded : run.environments_of(result.from + 1, end, result.environment)) {
         for (std::string& difference : differences(recorded, now)) {
             std::vector<std::string>& all = result.environment;
-            if (std::find(all.begin(), all.end(), difference) != all.end()) continue;
-            log.warn("not as it was recorded: " + difference);
-            all.push_back(std::move(difference));
+            if (std::find(all.begin(), all.end(), difference) == all.end()) all.push_back(std::move(difference));
         }
     }
+    for (const std::string& difference : result.environment)
+        log.warn("not as it was recorded: " + difference);
 
     const Config config = config_of_stretch(run, checkpoints, result.from);
     const Dataset data(data_options(config));

@@ -345,6 +345,16 @@ TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
         CHECK(verify(run, {.from = 30, .steps = {}}).environment.empty());
         CHECK(verify(run, {.from = 25, .steps = {}}).environment.size() == 1);
     }
+    SECTION("steps before a resume, of what is lost") {
+        write_file_atomic(run / "environment.json", "{lost");
+        std::atomic<bool> interrupt{false};
+        Trainer::resume(run, std::vector<std::string>{"train.steps=40"}).run({}, interrupt);
+        CHECK(Replay(run, 40, 30).doubts().empty());
+        const std::vector<std::string> doubts = Replay(run, 40, 25).doubts();
+        REQUIRE(doubts.size() == 1);
+        CHECK(contains(doubts[0], "environments/step-00000030.json: "));
+        CHECK(verify(run, {.from = 25, .steps = {}}).environment == doubts);
+    }
     SECTION("records of another run") {
         lab.train("other", {"train.steps=30", "seed=2"});
         fs::copy_file(lab.path("other") / "metrics.jsonl", run / "metrics.jsonl", fs::copy_options::overwrite_existing);
