@@ -221,7 +221,7 @@ Replay::Replay(const fs::path& run, std::int64_t step, std::optional<std::int64_
     }
 
     const Environment now = current_environment();
-    for (const Environment& recorded : directory.environments_of(start_.step + 1, step_))
+    for (const Environment& recorded : directory.environments_of(start_.step + 1, step_, doubts_))
         for (const std::string& difference : decisive_differences(recorded, now))
             if (std::find(doubts_.begin(), doubts_.end(), difference) == doubts_.end()) doubts_.push_back(difference);
 }

@@ -13,6 +13,7 @@
 #include "ballast/base/text.h"
 #include "ballast/config/load.h"
 #include "ballast/train/checkpoint.h"
+#include "ballast/train/event.h"
 #include "ballast/train/graft_record.h"
 #include "ballast/train/judged_step.h"
 #include "ballast/train/learner.h"
@@ -147,11 +148,24 @@ std::int64_t end_of(const VerifyOptions& options, std::int64_t from, const std::
     return *options.steps > last - from ? last : from + *options.steps;
 }
 
-/// The step at which a resume brought other settings, behind step `from`; none: the largest number.
+/// The first step behind `from` at which the run became another: a resume brought other settings, or a rewind other
+/// batches. None: the largest number.
 std::int64_t next_change(const RunDirectory& run, std::int64_t from) {
-    const std::vector<std::int64_t> changes = run.config_changes();
-    const auto next = std::upper_bound(changes.begin(), changes.end(), from);
-    return next == changes.end() ? std::numeric_limits<std::int64_t>::max() : *next;
+    std::int64_t first = std::numeric_limits<std::int64_t>::max();
+    const auto add = [&](std::int64_t step) {
+        if (step > from) first = std::min(first, step);
+    };
+    for (const std::int64_t step : run.config_changes())
+        add(step);
+    for (const Event& event : read_events(run.events_path()))
+        if (event.kind == "rewind") add(event.step);
+    return first;
+}
+
+bool has_rewound_to_start(const RunDirectory& run) {
+    const std::vector<Event> events = read_events(run.events_path());
+    return std::any_of(events.begin(), events.end(),
+                       [](const Event& event) { return event.kind == "rewind" && event.step == 0; });
 }
 
 /// The config that the stretch was trained with: that of the checkpoint at its end, if there is one before the settings
@@ -181,16 +195,16 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     result.from = start_of(options, checkpoints, run.path());
     const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
     const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()),
-                                      next_change(run, result.from)); // to which one config leads
+                                      next_change(run, result.from)); // to which one config and its batches lead
     const Environment now = current_environment();
-    for (const Environment& recorded : run.environments_of(result.from + 1, end)) {
+    for (const Environment& recorded : run.environments_of(result.from + 1, end, result.environment)) {
         for (std::string& difference : differences(recorded, now)) {
             std::vector<std::string>& all = result.environment;
-            if (std::find(all.begin(), all.end(), difference) != all.end()) continue;
-            log.warn("not as it was recorded: " + difference);
-            all.push_back(std::move(difference));
+            if (std::find(all.begin(), all.end(), difference) == all.end()) all.push_back(std::move(difference));
         }
     }
+    for (const std::string& difference : result.environment)
+        log.warn("not as it was recorded: " + difference);
 
     const Config config = config_of_stretch(run, checkpoints, result.from);
     const Dataset data(data_options(config));
@@ -200,9 +214,13 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     TrainerState state;
     const std::optional<GraftRecord> grafted = read_graft_record(run.path());
     if (grafted) learner.set_new_norms(grafted->new_norms);
-    if (result.from > 0 || grafted) {
+    // That of step 0 is more than the weights at the start: of a graft, or of batches that a rewind to there left out.
+    if (result.from > 0 || grafted || (!checkpoints.empty() && checkpoints.front() == 0)) {
         load_checkpoint(checkpoint_path(run.path(), result.from), state, learner.table(),
                         learner.optimizer().moments());
+    } else if (has_rewound_to_start(run)) {
+        throw UsageError(run.path().string() + ": went back to step 0 and left batches out, and has no checkpoint of "
+                                               "that; expected a start at a checkpoint");
     }
     log.info("making steps " + std::to_string(result.from + 1) + " to " + std::to_string(end) + " again");
 

@@ -25,7 +25,7 @@ std::string table_of(const Fields& fields) {
 std::string record_reference() {
     return R"--(# What a run records
 
-Written by `ballast schema --records` from the lists that write the files. Each file has one JSON object a line, and a line belongs to a
+Written by `ballast schema --records` from the lists that write the files. Each of the following files has one JSON object a line, and a line belongs to a
 step. Lines reach the operating system as they are written, so a run that was killed is readable up to its last whole line; a run that
 goes on, or rewinds, first cuts the files back to the step it goes on from. Numbers that JSON does not have are the strings "NaN",
 "Infinity" and "-Infinity". A key that does not apply, or has nothing to say, is left out.
@@ -51,7 +51,14 @@ the step's update. The file grows with the layers: 10,000 steps of 12 layers wit
 An event is written when it begins; `events` in metrics.jsonl says how long it holds. How each is found stands in
 include/ballast/train/stability.h.
 
-)--" + table_of(kEventFields);
+)--" + table_of(kEventFields) +
+           R"--(## Beside them
+
+`config.json` has every key of the config that the newest steps were made with, `environment.json` the machine and the program,
+`summary.json` the verdict, where it comes from, and the figures of the run as a whole. Where a run went on with other settings, or in
+another environment, those of its earlier steps are kept, in `configs/` and `environments/`: `step-00000500.json` held up to step 500.
+`checkpoints/` has the newest states and the best one, `recorder/` those around events, for `ballast replay`.
+)--";
 }
 
 } // namespace ballast

@@ -204,17 +204,18 @@ fs::path path_of(const fs::path& run, const Dated& dated, std::int64_t step) {
 
 /// The file is another one behind a step: see RunDirectory::go_on_with().
 void change(const fs::path& run, const Dated& dated, std::string_view text, std::int64_t step, const FileCalls& calls) {
+    const fs::path held = path_of(run, dated, step), kept = earlier_path(run, dated, step);
     std::string before;
     try {
-        before = read_file(path_of(run, dated, step));
-    } catch (const IoError&) { // what is lost stays lost
-        before = text;
+        before = read_file(held);
+    } catch (const IoError&) {
+        // What is lost stays lost: nothing, which nobody takes for what comes now.
     }
     std::error_code problem;
-    if (before != text) {
+    if (before != text && held != kept) {
         fs::create_directories(run / dated.earlier, problem);
         if (problem) fail(run / dated.earlier, "write", problem);
-        write_file_atomic(earlier_path(run, dated, step), before, calls);
+        write_file_atomic(kept, before, calls);
     }
     for (const std::int64_t later : changes(run, dated)) {
         if (later <= step) continue;
@@ -385,10 +386,15 @@ Config RunDirectory::config_of(std::int64_t step) const {
     }
 }
 
-std::vector<Environment> RunDirectory::environments_of(std::int64_t first, std::int64_t last) const {
+std::vector<Environment> RunDirectory::environments_of(std::int64_t first, std::int64_t last,
+                                                       std::vector<std::string>& lost) const {
     std::vector<Environment> environments;
     for (std::int64_t step = first; step <= last;) {
-        environments.push_back(read_record<Environment>(path_of(path_, kEnvironment, step), kEnvironmentFields));
+        try {
+            environments.push_back(read_record<Environment>(path_of(path_, kEnvironment, step), kEnvironmentFields));
+        } catch (const IoError& error) {
+            lost.push_back(std::string(error.what()) + "; what the run was trained in then is lost");
+        }
         const std::vector<std::int64_t> all = changes(path_, kEnvironment);
         const auto next = std::lower_bound(all.begin(), all.end(), step);
         if (next == all.end()) break;

@@ -63,6 +63,16 @@ void require_same_run(const RunDirectory& run, const std::filesystem::path& chec
                                "; expected files of one run"});
 }
 
+/// Of what may change the bits of the steps to come.
+void warn_of_differences(const RunDirectory& run, const Environment& now, const Log& log) {
+    try {
+        for (const std::string& difference : decisive_differences(run.environment(), now))
+            log.warn("the run may go on with other bits than it would have where it began: " + difference);
+    } catch (const IoError& error) {
+        log.warn(std::string(error.what()) + "; what the run was trained in so far is lost");
+    }
+}
+
 /// The config that the steps up to `step` were made with; `now` where it is lost.
 Config trained_with(const RunDirectory& run, std::int64_t step, const Config& now, const Log& log) {
     try {
@@ -160,8 +170,7 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     for (const std::string& reason : newest.passed_over)
         log.warn(reason);
     const Environment now = current_environment();
-    for (const std::string& difference : decisive_differences(run.environment(), now))
-        log.warn("the run may go on with other bits than it would have where it began: " + difference);
+    warn_of_differences(run, now, log);
 
     auto data = std::make_unique<Dataset>(data_options(config));
     require_memory(estimate_memory(config, data->vocab_size(), resident_memory()), memory_limit());

@@ -104,6 +104,9 @@ TEST_CASE("a sweep trains every cell and tabulates it") {
     CHECK(contains(outcome.out, "8/8 "));
     CHECK(contains(outcome.out, "learning rate sensitivity"));
     CHECK(contains(outcome.out, "next: look at s/report.html | ballast compare s\n"));
+    // A loss of 10^30 would push the table out of every terminal.
+    for (const std::string& line : lines_of(outcome.out))
+        CHECK(line.size() < 120);
     const std::string page = content(work / "s/report.html");
     CHECK(contains(page, "placement=pre,lr=0.001,seed=1"));
     CHECK(contains(page, "placement=none,lr=300,seed=2"));
@@ -141,6 +144,16 @@ TEST_CASE("a sweep trains every cell and tabulates it") {
     CHECK(again.status == 0);
     CHECK(contains(again.out, "8 of 8 runs have ended before"));
     CHECK(content(work / "s/table.csv") == before);
+
+    // The page of many steps is left to who asks for it.
+    fs::remove(work / "s/report.html");
+    Json summary = Json::parse(content(runs[2].path / "summary.json"));
+    summary["step"] = 100001;
+    write(runs[2].path / "summary.json", summary.dump());
+    const Outcome large = work.run(sweep("s"));
+    CHECK(large.status == 0);
+    CHECK(contains(large.out, "next: ballast compare s | ballast report s -o s/report.html\n"));
+    CHECK_FALSE(fs::exists(work / "s/report.html"));
 }
 
 TEST_CASE("a run of a sweep is the run that train makes") {
@@ -295,6 +308,42 @@ TEST_CASE("a run that fails is named, and the others go on") {
     const Outcome failed = work.run(sweep("s"));
     CHECK(failed.status == 1);
     CHECK(contains(failed.out, "placement=pre,lr=0.001,seed=1: failed: "));
+}
+
+TEST_CASE("a page that cannot be written is said, and costs nothing else") {
+    Workplace work;
+    work.write_small_run();
+    write_sweep(work);
+    REQUIRE(work.run(sweep("a sweep")).status == 0);
+    const std::string table = content(work / "a sweep/table.csv");
+    fs::remove(work / "a sweep/report.html");
+    fs::create_directories(work / "a sweep/report.html/in the way");
+    const Outcome again = work.run(sweep("a sweep"));
+    CHECK(again.status == 1);
+    CHECK(contains(again.err, "a sweep/report.html: "));
+    CHECK(contains(again.out, "a sweep/table.csv, table.json\n"));
+    CHECK(contains(again.out, "next: ballast compare 'a sweep'\n"));
+    CHECK(content(work / "a sweep/table.csv") == table);
+    // Where no run has trained, there is nothing to look at.
+    fs::remove_all(work / "a sweep/runs");
+    fs::create_directory(work / "a sweep/runs");
+    for (const ballast::SweepRun& run : ballast::runs_of_sweep(work / "a sweep"))
+        write(run.path, "in the way");
+    const Outcome failed = work.run(sweep("a sweep"));
+    CAPTURE(failed.out, failed.err);
+    CHECK(failed.status == 1);
+    CHECK(contains(failed.out, ": failed: "));
+    CHECK_FALSE(contains(failed.out, "next: "));
+}
+
+TEST_CASE("a sweep's directory may begin with a dash") {
+    Workplace work;
+    work.write_small_run();
+    write_sweep(work, "", 2);
+    const Outcome outcome = work.run({"sweep", "sweep.json", "--out=-s"});
+    CAPTURE(outcome.out, outcome.err);
+    CHECK(outcome.status == 0);
+    CHECK(contains(outcome.out, "next: look at ./-s/report.html | ballast compare ./-s\n"));
 }
 
 TEST_CASE("on a terminal a sweep shows a live table that it takes away again") {

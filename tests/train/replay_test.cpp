@@ -284,8 +284,8 @@ TEST_CASE("a damaged checkpoint before the reference costs the reference alone",
 TEST_CASE("a rewind leaves out the batches that led to a spike", "[replay]") {
     const Lab lab;
     const std::string memory = GENERATE("1024", "0"); // snapshots in memory, and on the disk
-    const RunSummary summary =
-        lab.train("run", {"data.poison.batches=1", "stability.on_spike=rewind", "stability.snapshot_memory=" + memory});
+    const RunSummary summary = lab.train("run", {"data.poison.batches=1", "stability.on_spike=rewind",
+                                                 "stability.snapshot_memory=" + memory, "train.keep_checkpoints=0"});
     CAPTURE(memory);
     CHECK(summary.verdict == "spiky");
     CHECK(summary.step == 90);
@@ -303,6 +303,27 @@ TEST_CASE("a rewind leaves out the batches that led to a spike", "[replay]") {
     const Replay replay(lab.path("run"), 70);
     CHECK(replay.starts().front().step >= 40);
     CHECK_FALSE(replay.run().first_different.has_value());
+    // So do the batches until then: a stretch that is verified ends there.
+    for (const std::int64_t from : {0, 40}) {
+        const Verification proof = verify(lab.path("run"), {.from = from, .steps = 90});
+        CAPTURE(from, proof.differences);
+        CHECK(proof.to == (from == 0 ? 40 : 90));
+        CHECK(proof.differences.empty());
+    }
+}
+
+TEST_CASE("a run that went back to its start is verified from what it had there, not from its weights alone",
+          "[replay]") {
+    const Lab lab;
+    lab.train("run", {"data.poison.batches=1", "stability.on_spike=rewind", "stability.rewind_steps=60",
+                      "train.keep_checkpoints=0"});
+    const fs::path run = lab.path("run");
+    REQUIRE(fs::exists(checkpoint_path(run, 0)));
+    const Verification proof = verify(run, {.from = 0, .steps = 30});
+    CHECK(proof.to == 30);
+    CHECK(proof.differences.empty());
+    fs::remove_all(checkpoint_path(run, 0));
+    CHECK_THROWS_AS(verify(run, {.from = 0, .steps = {}}), UsageError);
 }
 
 TEST_CASE("skipping a spike changes nothing but the step's update", "[replay]") {
@@ -344,6 +365,16 @@ TEST_CASE("a replay that cannot be exact, or cannot be, says so", "[replay]") {
         }
         CHECK(verify(run, {.from = 30, .steps = {}}).environment.empty());
         CHECK(verify(run, {.from = 25, .steps = {}}).environment.size() == 1);
+    }
+    SECTION("steps before a resume, of what is lost") {
+        write_file_atomic(run / "environment.json", "{lost");
+        std::atomic<bool> interrupt{false};
+        Trainer::resume(run, std::vector<std::string>{"train.steps=40"}).run({}, interrupt);
+        CHECK(Replay(run, 40, 30).doubts().empty());
+        const std::vector<std::string> doubts = Replay(run, 40, 25).doubts();
+        REQUIRE(doubts.size() == 1);
+        CHECK(contains(doubts[0], "environments/step-00000030.json: "));
+        CHECK(verify(run, {.from = 25, .steps = {}}).environment == doubts);
     }
     SECTION("records of another run") {
         lab.train("other", {"train.steps=30", "seed=2"});

@@ -11,6 +11,7 @@
 
 #include "ballast/base/error.h"
 #include "ballast/base/parallel.h"
+#include "ballast/config/config.h"
 #include "catch.h"
 #include "temporary_directory.h"
 #include "train/fault_calls.h"
@@ -236,9 +237,10 @@ TEST_CASE("the environments that a run had before are kept, of the steps that st
     };
     const auto cpus = [&](std::int64_t first, std::int64_t last) {
         std::string all;
-        for (const Environment& environment : run.environments_of(first, last))
+        std::vector<std::string> lost;
+        for (const Environment& environment : run.environments_of(first, last, lost))
             all += environment.cpu == "A \"CPU\"" ? "A" : environment.cpu;
-        return all;
+        return all + std::string(lost.size(), '?');
     };
     CHECK(cpus(1, 99) == "A");
     go_on(30, "B");
@@ -250,6 +252,11 @@ TEST_CASE("the environments that a run had before are kept, of the steps that st
     CHECK(cpus(51, 51) == "C");
     go_on(40, "D");
     CHECK(cpus(1, 99) == "ABD");
+    fs::remove(run.path() / "environments/step-00000030.json");
+    fs::create_directory(run.path() / "environments/step-00000030.json"); // lost
+    go_on(20, "E");
+    CHECK(cpus(21, 99) == "E");
+    CHECK(cpus(1, 99) == "E?");
     CHECK_FALSE(fs::exists(run.path() / "configs")); // which has not changed
 }
 
@@ -284,7 +291,13 @@ TEST_CASE("the configs that a run had before are kept, of the steps that stand")
     fs::remove(run.path() / "configs/step-00000030.json");
     fs::create_directory(run.path() / "configs/step-00000030.json"); // lost: the run goes on all the same
     go_on(25, "F");
-    CHECK(configs() == "FFFFFFFF");
+    CHECK(configs() == "FFFFFFF"); // and F is not that of the first steps
+    CHECK_THROWS_AS(run.config_of(25), ConfigError);
+    fs::remove(run.path() / "configs/step-00000025.json");
+    fs::create_directory(run.path() / "configs/step-00000025.json");
+    go_on(25, "G");
+    CHECK(run.config_json_of(26) == "G");
+    CHECK_THROWS_AS(run.config_json_of(25), IoError);
 }
 
 TEST_CASE("the environment of this process is known") {

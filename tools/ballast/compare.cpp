@@ -1,6 +1,7 @@
 #include "ballast/lab/compare.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -65,10 +66,12 @@ std::vector<ComparedRun> read_runs(const std::vector<fs::path>& paths, std::vect
 
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
-std::string with_spread(const Sample& sample, const char* pattern) {
+std::string with_spread(const Sample& sample, std::string (*text)(double)) {
     if (sample.count == 0) return "-";
-    return format(pattern, sample.mean) + (sample.deviation ? " ± " + format(pattern, *sample.deviation) : "");
+    return text(sample.mean) + (sample.deviation ? " ± " + text(*sample.deviation) : "");
 }
+
+std::string signed_digits(double value) { return (std::signbit(value) ? "" : "+") + four_digits(value); }
 
 std::string verdicts_text(const ComparedArm& arm) {
     std::string text;
@@ -80,15 +83,10 @@ std::string verdicts_text(const ComparedArm& arm) {
 std::string steps_text(const ComparedArm& arm) {
     const auto runs = static_cast<std::int64_t>(arm.runs.size());
     if (arm.steps_to_loss.count == 0) return "never";
-    std::string text = with_spread(arm.steps_to_loss, "%.0f");
+    std::string text = with_spread(arm.steps_to_loss, [](double steps) { return format("%.0f", steps); });
     if (arm.steps_to_loss.count < runs)
         text += " (" + std::to_string(arm.steps_to_loss.count) + " of " + std::to_string(runs) + ")";
     return text;
-}
-
-std::string speed_text(const Sample& speed) {
-    if (speed.count == 0) return "-";
-    return short_count(speed.mean) + (speed.deviation ? " ± " + short_count(*speed.deviation) : "");
 }
 
 void print_keys(const RunComparison& what) {
@@ -123,9 +121,9 @@ void print_arms(const RunComparison& what) {
                                                 "spike scores", "steps to loss", "tokens/s", "norms", "norm traffic"}};
     for (const ComparedArm& arm : what.arms)
         rows.push_back({arm.letter, std::to_string(arm.runs.size()), verdicts_text(arm),
-                        with_spread(arm.final_loss, "%.4f"), with_spread(arm.best_loss, "%.4f"),
+                        with_spread(arm.final_loss, four_digits), with_spread(arm.best_loss, four_digits),
                         format("%.4f, %.4f", arm.loss_spike_score.mean, arm.gradient_spike_score.mean), steps_text(arm),
-                        speed_text(arm.tokens_per_second), std::to_string(arm.norm_cost.norms),
+                        with_spread(arm.tokens_per_second, short_count), std::to_string(arm.norm_cost.norms),
                         byte_size(arm.norm_cost.bytes_per_step)});
     print_table(rows, {false, true, false, true, true, true, true, true, true, true});
     std::printf("  spike scores: of the loss, of the gradient norm");
@@ -192,8 +190,10 @@ std::vector<std::string> difference_words(const PairedDifference& difference, co
     if (difference.verdict == "open") verdict = "no difference shown";
     if (difference.verdict == "lower" || difference.verdict == "higher")
         verdict = difference.verdict + " than " + baseline;
-    return {std::to_string(difference.sample.count), format("%+.4f", difference.sample.mean),
-            difference.interval ? format("[%+.4f, %+.4f]", difference.interval->low, difference.interval->high) : "",
+    return {std::to_string(difference.sample.count), signed_digits(difference.sample.mean),
+            difference.interval
+                ? "[" + signed_digits(difference.interval->low) + ", " + signed_digits(difference.interval->high) + "]"
+                : "",
             verdict};
 }
 

@@ -21,6 +21,11 @@ std::string format(const char* pattern, ...) {
 
 double unsigned_nan(double value) { return std::isnan(value) ? std::abs(value) : value; }
 
+std::string four_digits(double value) {
+    constexpr double kLarge = 1e6;
+    return std::abs(value) < kLarge ? format("%.4f", value) : format("%.4e", unsigned_nan(value));
+}
+
 std::string grouped(std::int64_t value) {
     std::string text = std::to_string(value);
     const std::size_t first = value < 0 ? 1 : 0;

@@ -12,6 +12,8 @@
 /// A NaN without the sign that printf would show, which says nothing; other values as they are.
 double unsigned_nan(double value);
 
+/// "4.0483"; of a million on, and of what diverged it may be 1e30, "1.0958e+30".
+std::string four_digits(double value);
 /// "1,234,567".
 std::string grouped(std::int64_t value);
 /// Three digits and a suffix for thousands, millions, billions: "12.3k".

@@ -1,7 +1,9 @@
 #include "ballast/lab/sweep.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "ballast/base/text.h"
 #include "ballast/lab/sweep_table.h"
 #include "command.h"
+#include "errors.h"
 #include "format.h"
 #include "page.h"
 #include "runs.h"
@@ -36,6 +39,12 @@ struct SweepOptions {
     bool dry_run = false;
 };
 
+/// Of the report; none: there is nothing to draw, or not yet.
+enum class PageState : std::uint8_t { none, written, failed, too_large };
+
+/// Steps of all runs up to which the report is written unasked: a page of some 25 MiB.
+constexpr std::int64_t kMostSteps = 100000;
+
 int list_cells(const Grid& grid, const std::vector<double>& memory) {
     std::vector<std::vector<std::string>> rows = {{"run", "steps", "memory"}};
     for (std::size_t i = 0; i < grid.cells.size(); ++i)
@@ -50,7 +59,7 @@ int list_cells(const Grid& grid, const std::vector<double>& memory) {
 
 std::string loss_text(const Sample& sample) {
     if (sample.count == 0) return "";
-    return format("%.4f", sample.mean) + (sample.deviation ? format(" ± %.4f", *sample.deviation) : "");
+    return four_digits(sample.mean) + (sample.deviation ? " ± " + four_digits(*sample.deviation) : "");
 }
 
 /// A line for each group of cells that differ in the seed alone.
@@ -97,21 +106,34 @@ void print_sensitivities(const std::vector<SweepRow>& rows) {
         const bool has_value = arm.sample.count > 0;
         const auto error = arm.sample.standard_error();
         lines.push_back({name.empty() ? "all" : name,
-                         has_value ? format("%.4f", arm.sample.mean) + (error ? format(" ± %.4f", *error) : "") : "",
+                         has_value ? four_digits(arm.sample.mean) + (error ? " ± " + four_digits(*error) : "") : "",
                          std::to_string(arm.sample.count) +
                              (arm.left_out > 0 ? " of " + std::to_string(arm.sample.count + arm.left_out) : ""),
                          std::to_string(arm.rates.size()), has_value ? number_text(arm.best_rate) : "",
-                         has_value ? format("%.4f", *std::min_element(arm.losses.begin(), arm.losses.end())) : ""});
+                         has_value ? four_digits(*std::min_element(arm.losses.begin(), arm.losses.end())) : ""});
     }
     print_table(lines, {false, true, true, true, true, true});
 }
 
-/// Those of which there is something to draw; a cell may have failed before its first step.
-std::vector<fs::path> trained_runs(const std::vector<SweepRow>& rows) {
+/// The page of the runs of which there is something to draw; a cell may have failed before its first step. Where it
+/// cannot be written, this is said: the sweep's results stand without it.
+PageState write_report(const std::vector<SweepRow>& rows, const fs::path& out) {
     std::vector<fs::path> runs;
-    for (const SweepRow& row : rows)
-        if (is_run_directory(row.run.path)) runs.push_back(row.run.path);
-    return runs;
+    std::int64_t steps = 0;
+    for (const SweepRow& row : rows) {
+        if (!is_run_directory(row.run.path)) continue;
+        runs.push_back(row.run.path);
+        steps += row.result.summary.step;
+    }
+    if (runs.empty()) return PageState::none;
+    if (steps > kMostSteps) return PageState::too_large;
+    try {
+        write_page(runs, out);
+        return PageState::written;
+    } catch (const std::exception& error) {
+        print_error(error.what());
+        return PageState::failed;
+    }
 }
 
 int sweep(const SweepOptions& options) {
@@ -119,7 +141,8 @@ int sweep(const SweepOptions& options) {
         throw UsageError(options.sweep + ": a sweep's directory; expected its sweep file. To go on with it, give the "
                                          "command again that began it");
     const Grid grid = load_grid(options.sweep, options.overrides);
-    const fs::path out = options.out.empty() ? fs::path("sweeps") / grid.name : fs::path(options.out);
+    fs::path out = options.out.empty() ? fs::path("sweeps") / grid.name : fs::path(options.out);
+    if (out.native().starts_with('-')) out = "." / out; // which the runs' processes would take for an option
     const std::vector<double> memory = memory_of_cells(grid, options.sweep, out);
     if (options.dry_run) return list_cells(grid, memory);
 
@@ -133,17 +156,21 @@ int sweep(const SweepOptions& options) {
     print_arms(grid, runner.rows());
     print_sensitivities(runner.rows());
     const bool is_done = status != kInterrupted;
-    const std::vector<fs::path> runs = is_done ? trained_runs(runner.rows()) : std::vector<fs::path>();
-    if (!runs.empty()) write_page(runs, directory.report_path());
-    std::printf("\n%s, %s%s; ± is the standard deviation over seeds of a loss, the standard error of S\n",
+    const PageState page = is_done ? write_report(runner.rows(), directory.report_path()) : PageState::none;
+    std::printf("\n%s, %s%s\n± is the standard deviation over seeds of a loss, the standard error of S\n",
                 directory.csv_path().c_str(), directory.json_path().filename().c_str(),
-                runs.empty() ? "" : (", " + directory.report_path().filename().string()).c_str());
-    if (is_done)
-        std::printf("next: look at %s | ballast compare %s\n", directory.report_path().c_str(),
-                    shell_word(directory.path()).c_str());
-    else
+                page == PageState::written ? (", " + directory.report_path().filename().string()).c_str() : "");
+    if (!is_done)
         std::printf("interrupted and saved; the same command goes on with it\n");
-    return status;
+    else if (page == PageState::written)
+        std::printf("next: look at %s | ballast compare %s\n", shell_word(directory.report_path()).c_str(),
+                    shell_word(directory.path()).c_str());
+    else if (page == PageState::too_large)
+        std::printf("next: ballast compare %s | ballast report %s -o %s\n", shell_word(directory.path()).c_str(),
+                    shell_word(directory.path()).c_str(), shell_word(directory.report_path()).c_str());
+    else if (page == PageState::failed)
+        std::printf("next: ballast compare %s\n", shell_word(directory.path()).c_str());
+    return page == PageState::failed ? static_cast<int>(kFailure) : status;
 }
 
 } // namespace

@@ -76,8 +76,9 @@ std::string utc_time();
 
 /// A run's directory:
 ///   config.json  environment.json  metrics.jsonl  layers.jsonl  events.jsonl  summary.json  checkpoints/  lock
-///   configs/step-NNNNNNNN.json        where a run went on with other settings behind that step: those it had until
-///   then environments/step-NNNNNNNN.json   the same of its environment
+///   configs/step-NNNNNNNN.json   environments/step-NNNNNNNN.json
+/// The last two are there where a run went on behind that step with other settings or in another environment: those
+/// that it had until then.
 /// Opened to train in it, it is locked; the operating system lets go of the lock when the process ends, in whatever
 /// way, so that a crash never blocks a run.
 class RunDirectory {
@@ -122,10 +123,11 @@ public:
     Config config_of(std::int64_t step) const;
     /// Steps behind which the run went on with other settings.
     std::vector<std::int64_t> config_changes() const;
-    /// What steps `first` to `last` were made in, in their order.
-    std::vector<Environment> environments_of(std::int64_t first, std::int64_t last) const;
+    /// What steps `first` to `last` were made in, in their order; what is lost of it, a line each, goes to `lost`.
+    std::vector<Environment> environments_of(std::int64_t first, std::int64_t last,
+                                             std::vector<std::string>& lost) const;
     /// The run goes on behind `step` with this config in this environment: keeps those of the steps so far where they
-    /// are others, and forgets those of steps behind them.
+    /// are others, and forgets those of steps behind them. What cannot be read any more is kept as an empty file.
     void go_on_with(std::string_view config_json, const Environment& environment, std::int64_t step,
                     const FileCalls& calls = kSystemCalls) const;
 
