@@ -68,6 +68,28 @@ TEST_CASE("a trained claim runs its sweeps once, and a trial decides nothing") {
     CHECK(contains(again.out, "INCONCLUSIVE  b15"));
 }
 
+TEST_CASE("every claim that trains can be tried") {
+    Workplace work;
+    for (const ballast::Claim* claim : ballast::claims()) {
+        if (claim->sweeps.empty()) continue;
+        INFO(claim->name);
+        Workplace::Arguments arguments{"reproduce", std::string(claim->name), "--json", "--configs", kConfigs};
+        for (const std::string& setting :
+             {"data.path=" + std::string(BALLAST_SOURCE_DIR) + "/data/tiny_tales.txt", std::string("train.batch=2"),
+              std::string("train.eval_batches=1"), std::string("model.width=24")})
+            arguments.insert(arguments.end(), {"--set", setting});
+        // Its faults need their steps.
+        if (claim->name != "b4") arguments.insert(arguments.end(), {"--set", "train.steps=4"});
+        const Outcome outcome = work.run(arguments);
+        CAPTURE(outcome.out, outcome.err);
+        REQUIRE(outcome.status == 0);
+        const Json record = Json::parse(outcome.out);
+        CHECK(record.at("verdict") == "INCONCLUSIVE");
+        CHECK_FALSE(record.at("figures").empty());
+        CHECK(contains(content(work / "claims" / "claims.md"), "| " + std::string(claim->name) + " |"));
+    }
+}
+
 TEST_CASE("what cannot be reproduced is named") {
     Workplace work;
     CHECK(contains(work.run({"reproduce"}).err, "nothing to reproduce"));

@@ -349,14 +349,14 @@ TEST_CASE("a sweep's directory may begin with a dash") {
 TEST_CASE("on a terminal a sweep shows a live table that it takes away again") {
     Workplace work;
     work.write_small_run();
-    write_sweep(work, "", 1000);
+    write_sweep(work, "", 4000); // long enough to be looked at more than once
     const Outcome outcome = work.run_on_terminal(
-        sweep("s", {"--set", "stability.probe_every=0", "--set", "train.checkpoint_every=500"}), 100);
+        sweep("s", {"--set", "stability.probe_every=0", "--set", "train.checkpoint_every=2000"}), 100);
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.out, " running, "));
     CHECK(contains(outcome.out, " diverged"));
     CHECK(contains(outcome.out, "ETA "));
-    CHECK(contains(outcome.out, "/1000"));
+    CHECK(contains(outcome.out, "/4000"));
     CHECK(contains(outcome.out, "\x1b[J"));
     CHECK(outcome.out.rfind(" running, ") < outcome.out.rfind("\x1b[J"));
 }

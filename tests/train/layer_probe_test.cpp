@@ -125,6 +125,21 @@ TEST_CASE("every place of every placement has its records", "[probe]") {
     }
 }
 
+TEST_CASE("a branch counts as it is scaled", "[probe]") {
+    const auto ratio = [](std::vector<std::string> overrides) {
+        const Lab lab(overrides);
+        Learner learner(lab.config(), lab.data());
+        LayerProbe probe(learner.table(), lab.config().optimizer);
+        make_step(learner, 1, &probe);
+        return find(probe, 0, "attention").branch_ratio.value();
+    };
+    const double plain = ratio({});
+    CHECK(plain > 0);
+    CHECK(ratio({"model.residual=layerscale", "model.layerscale_init=0.5"}) == Approx(plain / 2).epsilon(1e-5));
+    CHECK(ratio({"model.residual=skipinit"}) == 0);
+    CHECK(ratio({"model.residual=rezero", "model.norm.placement=none"}) == 0);
+}
+
 TEST_CASE("parameters' records are what the step did", "[probe]") {
     const Lab lab;
     Learner learner(lab.config(), lab.data());

@@ -14,9 +14,10 @@ struct Shape {
     std::int64_t width;
 };
 
-// Below, at and above the widths of vectors; the last two make several tasks, the last one several groups of rows.
-const Shape kShapes[] = {{1, 1},  {2, 3},   {5, 7},    {3, 8},    {4, 16},  {9, 33},
-                         {2, 64}, {1, 129}, {3, 1000}, {70, 515}, {700, 40}};
+// Below, at and above the widths of vectors, and long rows, which are taken side by side and alone; the last two make
+// several tasks, the last one several groups of rows.
+const Shape kShapes[] = {{1, 1},  {2, 3},   {5, 7},    {3, 8},    {4, 16},   {9, 33},
+                         {2, 64}, {1, 129}, {3, 1000}, {6, 2101}, {70, 515}, {700, 40}};
 
 enum class Kind { layer, rms };
 

@@ -12,28 +12,28 @@ using namespace kernel_test;
 namespace {
 
 constexpr std::int64_t kWidth = 512;
-constexpr std::int64_t kPart = 64; // rows
+constexpr std::int64_t kShortWidth = 32; // so many rows a block that their statistics are whole vectors
+constexpr std::int64_t kPartElements = 64 * kWidth;
 constexpr std::int64_t kElements =
     (std::int64_t{32} << 20) / sizeof(real); // of the smallest matrix written in this way
-constexpr std::int64_t kRows = kElements / kWidth;
 
 /// A kind's forward and gradient of x: called as (y, dx, x, dy, rows).
 template <class Norm>
-void check_parts(Norm&& norm) {
-    const Reals x_part = random_reals(kPart * kWidth, 1, 2, 0.5), dy_part = random_reals(kPart * kWidth, 2);
+void check_parts(Norm&& norm, std::int64_t width = kWidth) {
+    const Reals x_part = random_reals(kPartElements, 1, 2, 0.5), dy_part = random_reals(kPartElements, 2);
     Reals y_part(x_part.size()), dx_part(x_part.size());
-    norm(y_part.data(), dx_part.data(), x_part.data(), dy_part.data(), kPart);
+    norm(y_part.data(), dx_part.data(), x_part.data(), dy_part.data(), kPartElements / width);
     Arena memory; // aligned, as the tape's is
     real* arrays[4];
     for (real*& array : arrays)
         array = memory.allocate<real>(kElements);
-    for (std::int64_t begin = 0; begin < kElements; begin += kPart * kWidth) {
+    for (std::int64_t begin = 0; begin < kElements; begin += kPartElements) {
         std::copy(x_part.begin(), x_part.end(), arrays[2] + begin);
         std::copy(dy_part.begin(), dy_part.end(), arrays[3] + begin);
     }
-    norm(arrays[0], arrays[1], arrays[2], arrays[3], kRows);
+    norm(arrays[0], arrays[1], arrays[2], arrays[3], kElements / width);
     bool same = true;
-    for (std::int64_t begin = 0; begin < kElements; begin += kPart * kWidth)
+    for (std::int64_t begin = 0; begin < kElements; begin += kPartElements)
         same = same && std::equal(y_part.begin(), y_part.end(), arrays[0] + begin) &&
                std::equal(dx_part.begin(), dx_part.end(), arrays[1] + begin);
     CHECK(same);
@@ -46,18 +46,24 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
     const real eps = real(1e-5);
     on_every_target([&] {
         Arena scratch;
-        Reals stats(index(kRows * kLayerNormStats));
+        real* const stats = scratch.allocate<real>(kElements / kShortWidth * kLayerNormStats);
+        for (const std::int64_t width : {kWidth, kShortWidth}) {
+            check_parts(
+                [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+                    layernorm_forward(y, stats, x, gain.data(), bias.data(), rows, width, eps);
+                    layernorm_backward({dx, false}, {}, {}, dy, x, gain.data(), stats, rows, width, scratch);
+                },
+                width);
+            check_parts(
+                [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+                    rmsnorm_forward(y, stats, x, gain.data(), rows, width, eps);
+                    rmsnorm_backward({dx, false}, {}, dy, x, gain.data(), stats, rows, width, scratch);
+                },
+                width);
+        }
         check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
-            layernorm_forward(y, stats.data(), x, gain.data(), bias.data(), rows, kWidth, eps);
-            layernorm_backward({dx, false}, {}, {}, dy, x, gain.data(), stats.data(), rows, kWidth, scratch);
-        });
-        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
-            rmsnorm_forward(y, stats.data(), x, gain.data(), rows, kWidth, eps);
-            rmsnorm_backward({dx, false}, {}, dy, x, gain.data(), stats.data(), rows, kWidth, scratch);
-        });
-        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
-            scalenorm_forward(y, stats.data(), x, 2, rows, kWidth, eps);
-            scalenorm_backward({dx, false}, {}, dy, x, 2, stats.data(), rows, kWidth, eps, scratch);
+            scalenorm_forward(y, stats, x, 2, rows, kWidth, eps);
+            scalenorm_backward({dx, false}, {}, dy, x, 2, stats, rows, kWidth, eps, scratch);
         });
         check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
             axpby(y, real(0.5), x, real(2), dy, rows * kWidth);
