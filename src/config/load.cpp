@@ -394,6 +394,11 @@ private:
             message = "cannot be overridden; expected it in a config file";
         } else if (meant.empty()) {
             message += "; expected " + any_of(section.key_names());
+        } else if (const std::string_view path = meant.front()->path;
+                   path == member.key && path != meant.front()->name) {
+            message = "is a path, as --set takes it; expected `" + std::string(meant.front()->name) +
+                      "` in the object `" + std::string(path.substr(0, path.rfind('.'))) + "`";
+            doubtful_.push_back(meant.front()->path);
         } else {
             std::vector<std::string> quoted_names;
             for (const Field* field : meant) {

@@ -162,7 +162,8 @@ int reproduce(const ReproduceOptions& options) {
     }
     ClaimVerdict worst = ClaimVerdict::pass;
     int status = kDone;
-    for (const Claim* claim : chosen(options)) {
+    const std::vector<const Claim*> wanted = chosen(options);
+    for (const Claim* claim : wanted) {
         int of_claim = kDone;
         try {
             of_claim = reproduce_claim(*claim, options, worst);
@@ -174,7 +175,8 @@ int reproduce(const ReproduceOptions& options) {
             return kInterrupted;
         }
         if (of_claim == kDone) continue;
-        print_error(std::string(claim->name) + ": not reproduced; the others go on");
+        print_error(std::string(claim->name) + ": not reproduced" +
+                    (claim != wanted.back() ? "; the others go on" : ""));
         status = of_claim;
     }
     std::error_code ignored;
