@@ -126,7 +126,7 @@ TEST_CASE("every place of every placement has its records", "[probe]") {
 }
 
 TEST_CASE("a branch counts as it is scaled", "[probe]") {
-    const auto ratio = [](std::vector<std::string> overrides) {
+    const auto ratio = [](const std::vector<std::string>& overrides) {
         const Lab lab(overrides);
         Learner learner(lab.config(), lab.data());
         LayerProbe probe(learner.table(), lab.config().optimizer);
