@@ -25,10 +25,10 @@ std::string table_of(const Fields& fields) {
 std::string record_reference() {
     return R"--(# What a run records
 
-Written by `ballast schema --records` from the lists that write the files. Each of the following files has one JSON object a line, and a line belongs to a
-step. Lines reach the operating system as they are written, so a run that was killed is readable up to its last whole line; a run that
-goes on, or rewinds, first cuts the files back to the step it goes on from. Numbers that JSON does not have are the strings "NaN",
-"Infinity" and "-Infinity". A key that does not apply, or has nothing to say, is left out.
+Written by `ballast schema --records` from the lists that write the files. Each of the following files has one JSON object a line, and a
+line belongs to a step. Lines reach the operating system as they are written, so a run that was killed is readable up to its last whole
+line; a run that goes on, or rewinds, first cuts the files back to the step it goes on from. Numbers that JSON does not have are the
+strings "NaN", "Infinity" and "-Infinity". A key that does not apply, or has nothing to say, is left out.
 
 ```sh
 python3 -c "import json, sys; print([json.loads(line)['loss'] for line in open(sys.argv[1])])" runs/quickstart/metrics.jsonl
