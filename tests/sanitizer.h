@@ -18,6 +18,13 @@
 /// of what Ballast holds.
 constexpr bool kPagesTellMemory = BALLAST_SANITIZER_ALLOCATES == 0;
 
+/// With --coverage, pages of counters are touched as code runs for the first time, however late that is.
+#ifdef BALLAST_COUNTS_LINES
+constexpr bool kCountsLines = true;
+#else
+constexpr bool kCountsLines = false;
+#endif
+
 /// Hooks of ThreadSanitizer's allocator are called for malloc, calloc, realloc and operator new, aligned or not, but
 /// not for aligned_alloc, memalign and posix_memalign (seen with GCC 12); those of AddressSanitizer's are called for
 /// all.

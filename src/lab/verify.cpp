@@ -170,9 +170,10 @@ bool has_rewound_to_start(const RunDirectory& run) {
 
 /// The config that the stretch was trained with: that of the checkpoint at its end, if there is one before the settings
 /// change.
-Config config_of_stretch(const RunDirectory& run, const std::vector<std::int64_t>& checkpoints, std::int64_t from) {
+Config config_of_stretch(const RunDirectory& run, const std::vector<std::int64_t>& checkpoints, std::int64_t from,
+                         std::int64_t change) {
     const auto next = std::upper_bound(checkpoints.begin(), checkpoints.end(), from);
-    if (next == checkpoints.end() || *next > next_change(run, from)) return run.config_of(from + 1);
+    if (next == checkpoints.end() || *next > change) return run.config_of(from + 1);
     const fs::path path = checkpoint_path(run.path(), *next);
     return config_from_json(read_checkpoint_info(path).config_json, path / "config.json");
 }
@@ -194,8 +195,8 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     Verification result;
     result.from = start_of(options, checkpoints, run.path());
     const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
-    const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()),
-                                      next_change(run, result.from)); // to which one config and its batches lead
+    const std::int64_t change = next_change(run, result.from); // to which one config and its batches lead
+    const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()), change);
     const Environment now = current_environment();
     for (const Environment& recorded : run.environments_of(result.from + 1, end, result.environment)) {
         for (std::string& difference : differences(recorded, now)) {
@@ -206,7 +207,7 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     for (const std::string& difference : result.environment)
         log.warn("not as it was recorded: " + difference);
 
-    const Config config = config_of_stretch(run, checkpoints, result.from);
+    const Config config = config_of_stretch(run, checkpoints, result.from, change);
     const Dataset data(data_options(config));
     if (!checkpoints.empty() && data.fingerprint() != recorded_fingerprint(run.path(), checkpoints.back()))
         throw IoError(config.data.path + ": not the data that the run was trained on");

@@ -388,17 +388,16 @@ Config RunDirectory::config_of(std::int64_t step) const {
 
 std::vector<Environment> RunDirectory::environments_of(std::int64_t first, std::int64_t last,
                                                        std::vector<std::string>& lost) const {
+    std::vector<std::int64_t> ends = changes(path_, kEnvironment); // last steps of each
+    std::erase_if(ends, [=](std::int64_t end) { return end < first || end >= last; });
+    ends.push_back(last);
     std::vector<Environment> environments;
-    for (std::int64_t step = first; step <= last;) {
+    for (const std::int64_t end : ends) {
         try {
-            environments.push_back(read_record<Environment>(path_of(path_, kEnvironment, step), kEnvironmentFields));
+            environments.push_back(read_record<Environment>(path_of(path_, kEnvironment, end), kEnvironmentFields));
         } catch (const IoError& error) {
             lost.push_back(std::string(error.what()) + "; what the run was trained in then is lost");
         }
-        const std::vector<std::int64_t> all = changes(path_, kEnvironment);
-        const auto next = std::lower_bound(all.begin(), all.end(), step);
-        if (next == all.end()) break;
-        step = *next + 1;
     }
     return environments;
 }

@@ -342,8 +342,8 @@ bool Trainer::rewind(const JudgedStep& judged, std::span<MetricsSink* const> sin
     state_.stability.remedied = before.stability.remedied + 1;
     state_.skipped_batches = before.skipped_batches + from - state_.step;
 
-    directory_.go_on_with(config_json_, current_environment(),
-                          state_.step); // a snapshot on the disk may be from before a resume
+    // A snapshot on the disk may be from before a resume.
+    directory_.go_on_with(config_json_, current_environment(), state_.step);
     open_records();
     Event event = judged.judgement.events.empty() ? Event{} : judged.judgement.events.front();
     event.message = "went back to step " + std::to_string(state_.step) + " from step " + std::to_string(from) + ", " +

@@ -66,9 +66,8 @@ std::vector<ComparedRun> read_runs(const std::vector<fs::path>& paths, std::vect
 
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
-std::string with_spread(const Sample& sample, std::string (*text)(double)) {
-    if (sample.count == 0) return "-";
-    return text(sample.mean) + (sample.deviation ? " ± " + text(*sample.deviation) : "");
+std::string sample_text(const Sample& sample, std::string (*text)(double) = four_digits) {
+    return sample.count == 0 ? "-" : with_spread(sample.mean, sample.deviation, text);
 }
 
 std::string signed_digits(double value) { return (std::signbit(value) ? "" : "+") + four_digits(value); }
@@ -83,7 +82,7 @@ std::string verdicts_text(const ComparedArm& arm) {
 std::string steps_text(const ComparedArm& arm) {
     const auto runs = static_cast<std::int64_t>(arm.runs.size());
     if (arm.steps_to_loss.count == 0) return "never";
-    std::string text = with_spread(arm.steps_to_loss, [](double steps) { return format("%.0f", steps); });
+    std::string text = sample_text(arm.steps_to_loss, [](double steps) { return format("%.0f", steps); });
     if (arm.steps_to_loss.count < runs)
         text += " (" + std::to_string(arm.steps_to_loss.count) + " of " + std::to_string(runs) + ")";
     return text;
@@ -120,10 +119,10 @@ void print_arms(const RunComparison& what) {
     std::vector<std::vector<std::string>> rows{{"arm", "runs", "verdicts", "final " + loss, "best " + loss,
                                                 "spike scores", "steps to loss", "tokens/s", "norms", "norm traffic"}};
     for (const ComparedArm& arm : what.arms)
-        rows.push_back({arm.letter, std::to_string(arm.runs.size()), verdicts_text(arm),
-                        with_spread(arm.final_loss, four_digits), with_spread(arm.best_loss, four_digits),
+        rows.push_back({arm.letter, std::to_string(arm.runs.size()), verdicts_text(arm), sample_text(arm.final_loss),
+                        sample_text(arm.best_loss),
                         format("%.4f, %.4f", arm.loss_spike_score.mean, arm.gradient_spike_score.mean), steps_text(arm),
-                        with_spread(arm.tokens_per_second, short_count), std::to_string(arm.norm_cost.norms),
+                        sample_text(arm.tokens_per_second, short_count), std::to_string(arm.norm_cost.norms),
                         byte_size(arm.norm_cost.bytes_per_step)});
     print_table(rows, {false, true, false, true, true, true, true, true, true, true});
     std::printf("  spike scores: of the loss, of the gradient norm");

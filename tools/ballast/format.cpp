@@ -26,6 +26,14 @@ std::string four_digits(double value) {
     return std::abs(value) < kLarge ? format("%.4f", value) : format("%.4e", unsigned_nan(value));
 }
 
+std::string with_spread(double value, std::optional<double> spread, std::string (*text)(double)) {
+    return text(value) + (spread ? " ± " + text(*spread) : "");
+}
+
+std::string plural(std::int64_t count, const std::string& word) {
+    return grouped(count) + " " + word + (count == 1 ? "" : "s");
+}
+
 std::string grouped(std::int64_t value) {
     std::string text = std::to_string(value);
     const std::size_t first = value < 0 ? 1 : 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,8 +15,12 @@ double unsigned_nan(double value);
 
 /// "4.0483"; of a million on, and of what diverged it may be 1e30, "1.0958e+30".
 std::string four_digits(double value);
+/// "4.0483 ± 0.0121"; the number alone where there is no spread.
+std::string with_spread(double value, std::optional<double> spread, std::string (*text)(double) = four_digits);
 /// "1,234,567".
 std::string grouped(std::int64_t value);
+/// "1 run", "1,234 runs".
+std::string plural(std::int64_t count, const std::string& word);
 /// Three digits and a suffix for thousands, millions, billions: "12.3k".
 std::string short_count(double value);
 /// "850 ms", "12.3 s", "2m 05s", "3h 20m", "4d 06h".

@@ -5,6 +5,7 @@
 #include "ballast/base/text.h"
 #include "ballast/lab/report.h"
 #include "errors.h"
+#include "format.h"
 
 using namespace ballast;
 
@@ -15,6 +16,6 @@ std::string write_page(std::span<const std::filesystem::path> runs, const std::f
     if (report.runs.empty()) throw UsageError("none of the runs can be read; no page is written");
     const std::string page = report_page(report);
     write_file_atomic(out, page);
-    return std::to_string(report.runs.size()) + " run" + (report.runs.size() == 1 ? "" : "s") + ", " +
+    return plural(static_cast<std::int64_t>(report.runs.size()), "run") + ", " +
            byte_size(static_cast<double>(page.size()));
 }

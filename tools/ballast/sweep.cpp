@@ -58,8 +58,7 @@ int list_cells(const Grid& grid, const std::vector<double>& memory) {
 }
 
 std::string loss_text(const Sample& sample) {
-    if (sample.count == 0) return "";
-    return four_digits(sample.mean) + (sample.deviation ? " ± " + four_digits(*sample.deviation) : "");
+    return sample.count == 0 ? "" : with_spread(sample.mean, sample.deviation);
 }
 
 /// A line for each group of cells that differ in the seed alone.
@@ -104,9 +103,8 @@ void print_sensitivities(const std::vector<SweepRow>& rows) {
         for (const Setting& setting : arm.settings)
             name += (name.empty() ? "" : ", ") + setting.value;
         const bool has_value = arm.sample.count > 0;
-        const auto error = arm.sample.standard_error();
         lines.push_back({name.empty() ? "all" : name,
-                         has_value ? four_digits(arm.sample.mean) + (error ? " ± " + four_digits(*error) : "") : "",
+                         has_value ? with_spread(arm.sample.mean, arm.sample.standard_error()) : "",
                          std::to_string(arm.sample.count) +
                              (arm.left_out > 0 ? " of " + std::to_string(arm.sample.count + arm.left_out) : ""),
                          std::to_string(arm.rates.size()), has_value ? number_text(arm.best_rate) : "",
@@ -160,16 +158,16 @@ int sweep(const SweepOptions& options) {
     std::printf("\n%s, %s%s\n± is the standard deviation over seeds of a loss, the standard error of S\n",
                 directory.csv_path().c_str(), directory.json_path().filename().c_str(),
                 page == PageState::written ? (", " + directory.report_path().filename().string()).c_str() : "");
+    const std::string path = shell_word(directory.path()), page_path = shell_word(directory.report_path());
     if (!is_done)
         std::printf("interrupted and saved; the same command goes on with it\n");
     else if (page == PageState::written)
-        std::printf("next: look at %s | ballast compare %s\n", shell_word(directory.report_path()).c_str(),
-                    shell_word(directory.path()).c_str());
+        std::printf("next: look at %s | ballast compare %s\n", page_path.c_str(), path.c_str());
     else if (page == PageState::too_large)
-        std::printf("next: ballast compare %s | ballast report %s -o %s\n", shell_word(directory.path()).c_str(),
-                    shell_word(directory.path()).c_str(), shell_word(directory.report_path()).c_str());
+        std::printf("next: ballast compare %s | ballast report %s -o %s\n", path.c_str(), path.c_str(),
+                    page_path.c_str());
     else if (page == PageState::failed)
-        std::printf("next: ballast compare %s\n", shell_word(directory.path()).c_str());
+        std::printf("next: ballast compare %s\n", path.c_str());
     return page == PageState::failed ? static_cast<int>(kFailure) : status;
 }
 

@@ -18,10 +18,6 @@ struct VerifyCommand {
     int threads = 0;
 };
 
-std::string plural(std::int64_t count, const std::string& word) {
-    return grouped(count) + " " + word + (count == 1 ? "" : "s");
-}
-
 int verify(const VerifyCommand& command) {
     use_threads(command.threads);
     require_run_directory(command.run);
