@@ -91,8 +91,8 @@ void product_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha,
     real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
     for (std::int64_t begin = 0; begin < k; begin += kDepthBlock) {
         const std::int64_t length = std::min(kDepthBlock, k - begin), rest = k - begin - length;
-        pack_panels(panels, sub_matrix(b, begin, 0), n, length);
-        multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), panels, begin == 0 ? beta : 1, c, c_stride,
+        multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), sub_matrix(b, begin, 0), panels,
+                        begin == 0 ? beta : 1, c, c_stride,
                         rest > 0 ? FetchAhead(sub_matrix(b, begin + length, 0), n, std::min(kDepthBlock, rest))
                                  : FetchAhead(next.b, next.n, std::min(kDepthBlock, k)));
     }

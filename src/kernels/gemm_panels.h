@@ -14,12 +14,8 @@ namespace ballast::inline BALLAST_PRECISION {
 /// that row alone; and terms of 0 at the end change nothing.
 inline constexpr std::int64_t kDepthBlock = 512;
 
-/// Reals that pack_panels writes for op(B) [k, n]: n is rounded up to whole panels of this machine's instruction set.
+/// Reals that the panels of op(B) [k, n] take: n is rounded up to whole panels of this machine's instruction set.
 std::int64_t panels_size(std::int64_t n, std::int64_t k);
-
-/// Copies op(B) [k, n] into panels, one after the other, each [k, columns of a panel], the last filled up with zeros.
-/// `panels` is aligned to 64 bytes.
-void pack_panels(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k);
 
 /// Brings a matrix that is to be packed soon into the second-level cache, some lines at a time. Packing would wait for
 /// memory; multiplications, among which this is spread, do not.
@@ -55,9 +51,10 @@ private:
     std::int64_t lines_a_step_ = 0;
 };
 
-/// C = alpha op(A) op(B) + beta C for op(A) [m, k] and packed op(B) [k, n], k at most kDepthBlock. With beta = 0, C is
-/// not read. `ahead` is fetched meanwhile.
-void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const real* panels,
-                     real beta, real* c, std::int64_t c_stride, FetchAhead ahead);
+/// C = alpha op(A) op(B) + beta C for op(A) [m, k] and op(B) [k, n], k at most kDepthBlock. With beta = 0, C is not
+/// read. `panels` is room for op(B), aligned to 64 bytes: panels one after the other, each [k, columns of a panel], the
+/// last filled up with zeros. `ahead` is fetched meanwhile.
+void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,
+                     real* panels, real beta, real* c, std::int64_t c_stride, FetchAhead ahead);
 
 } // namespace ballast::inline BALLAST_PRECISION

@@ -15,10 +15,12 @@ struct Product {
     std::int64_t m, n, k;
 };
 
-/// One tile and several, odd edges, single rows, columns and terms, and inner extents that are cut.
-const Product kProducts[] = {{1, 1, 1},      {3, 5, 7},      {17, 33, 65},   {1, 300, 40},
-                             {300, 1, 40},   {130, 70, 1},   {600, 530, 20}, {65, 1000, 129},
-                             {31, 33, 9001}, {5, 3, 300000}, {70, 66, 4097}};
+/// One tile and several, odd edges, single rows, columns and terms, and inner extents that are cut. Inner extents of
+/// whole cache lines, or not, and rows that are too few for a band, or for two.
+const Product kProducts[] = {{1, 1, 1},       {3, 5, 7},      {17, 33, 65},    {1, 300, 40},   {300, 1, 40},
+                             {130, 70, 1},    {600, 530, 20}, {65, 1000, 129}, {31, 33, 9001}, {5, 3, 300000},
+                             {70, 66, 4097},  {11, 64, 16},   {12, 64, 16},    {13, 40, 48},   {37, 100, 80},
+                             {25, 100, 1040}, {24, 96, 1050}};
 
 /// A matrix in memory with a gap behind every row, as it is or transposed.
 struct Matrix {
