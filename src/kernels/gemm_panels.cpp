@@ -32,10 +32,9 @@ constexpr std::int64_t kRows = HWY_MAX_BYTES == 64 ? 12 : HWY_ARCH_ARM ? 8 : 6;
 constexpr std::int64_t kCacheLine = 64 / sizeof(real);
 /// How far ahead of what is copied memory is fetched: rows, of which a piece each is copied, or elements of a row.
 constexpr std::int64_t kPrefetchRows = 8;
-constexpr std::int64_t kNextRows = 4; ///< into the first-level cache, while they are multiplied
 constexpr std::int64_t kPrefetchTerms = 4 * kCacheLine;
 /// Terms between two steps of FetchAhead.
-constexpr std::int64_t kFetchTerms = 64;
+constexpr std::int64_t kFetchTerms = 32;
 
 /// Into the second-level cache: where rows are a power of two apart, the first one has room for few of them.
 HWY_INLINE void fetch_for_later(const real* address) { __builtin_prefetch(address, 0, 2); }
@@ -101,7 +100,7 @@ struct CopyRows {
     HWY_INLINE void pack(real* panel) {
         const D d;
         for (std::int64_t v = 0; v < kVectors; ++v) {
-            hwy::Prefetch(from + kNextRows * stride + v * lanes());
+            fetch_for_later(from + kPrefetchRows * stride + v * lanes());
             Store(LoadU(d, from + v * lanes()), d, panel + v * lanes());
         }
         from += stride;
