@@ -43,7 +43,7 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
     };
     while (tasks() < kWantedTasks && work() >= 2 * kWorthSplitting) {
         if (columns > kColumnStep)
-            columns = even_tile(n, columns / 2, kColumnStep);
+            columns = even_tile(n, columns - kColumnStep, kColumnStep);
         else if (rows > kFewestRows)
             rows = even_tile(m, rows / 2, kRowStep);
         else
