@@ -581,4 +581,15 @@ Grid load_grid(const fs::path& file, std::span<const std::string> overrides) {
     return GridReader(file, overrides).read();
 }
 
+bool is_sweep_file(const fs::path& file) try {
+    const JsonDocument document = parse_json(read_file(file), true);
+    const auto has = [&](std::string_view key) {
+        return std::any_of(document.root.members.begin(), document.root.members.end(),
+                           [&](const JsonMember& member) { return member.key == key; });
+    };
+    return !document.mistake && has("base") && (has("grid") || has("variants") || has("seeds"));
+} catch (const IoError&) {
+    return false;
+}
+
 } // namespace ballast

@@ -392,6 +392,8 @@ private:
         const std::vector<const Field*> meant = meant_by(section, member.key);
         if (!source.is_file && section.path.empty() && (member.key == kExtends || member.key == kSchema)) {
             message = "cannot be overridden; expected it in a config file";
+        } else if (source.is_file && section.path.empty() && member.key == "base") {
+            message = "is a key of sweep files, which are for `ballast sweep`; expected `extends` in a config file";
         } else if (meant.empty()) {
             message += "; expected " + any_of(section.key_names());
         } else if (const std::string_view path = meant.front()->path;

@@ -74,6 +74,29 @@ TEST_CASE("all mistakes of all files are reported, in order, each once") {
     CHECK(work.run({"check", "small.json"}).status == 0);
 }
 
+TEST_CASE("check reads sweep files, and train says what they are") {
+    Workplace work;
+    work.write_small_run();
+    write(work / "sweep.json", R"({"base": "small.json", "grid": {"optimizer.lr": [1e-3, 1e-2]}, "seeds": [1, 2]})");
+    CHECK(work.run({"check", "sweep.json"}).out == "sweep.json: ok, a sweep of 4 runs\n");
+
+    write(work / "later.json", R"({"base": "small.json", "grid": {"data.path": ["text.txt", "later.txt"]}})");
+    const Outcome later = work.run({"check", "later.json"});
+    CHECK(later.status == 0);
+    CHECK(contains(later.out, "later.json: ok, a sweep of 2 runs, but "));
+    CHECK(contains(later.out, "later.txt does not exist yet\n"));
+
+    write(work / "bad.json", "{\"base\": \"small.json\",\n \"grid\": {\"optimizer.lr\": [1e-3, -1]}}");
+    const Outcome bad = work.run({"check", "bad.json"});
+    CHECK(bad.status == 2);
+    CHECK(contains(bad.err, "bad.json:2: "));
+    CHECK(lines_of(bad.err).size() == 1);
+
+    const Outcome trained = work.run({"train", "sweep.json"});
+    CHECK(trained.status == 2);
+    CHECK(contains(trained.err, "sweep.json:1: base: is a key of sweep files, which are for `ballast sweep`"));
+}
+
 TEST_CASE("overrides are checked like a file") {
     Workplace work;
     work.write_small_run();

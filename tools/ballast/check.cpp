@@ -9,10 +9,12 @@
 #include "ballast/base/error.h"
 #include "ballast/base/file.h"
 #include "ballast/config/describe.h"
+#include "ballast/config/grid.h"
 #include "ballast/data/dataset.h"
 #include "ballast/train/learner.h"
 #include "command.h"
 #include "errors.h"
+#include "format.h"
 #include "training.h"
 
 using namespace ballast;
@@ -26,7 +28,31 @@ struct CheckOptions {
     std::vector<std::string> overrides;
 };
 
-/// Reads a config and the data it names; says on standard output that both are good, or throws.
+/// A config may come before its data; everything else about it is known to be good.
+bool lacks_data(const Config& config) {
+    std::error_code ignored;
+    return config.data.task.kind == TaskKind::none && !fs::exists(config.data.path, ignored);
+}
+
+/// All configs of a sweep, and the data that they name.
+void check_sweep(const std::string& file, std::span<const std::string> overrides) {
+    const Grid grid = load_grid(file, overrides);
+    std::set<std::string> read, missing;
+    for (const GridCell& cell : grid.cells) {
+        const bool is_text = cell.config.data.task.kind == TaskKind::none;
+        if (lacks_data(cell.config))
+            missing.insert(cell.config.data.path);
+        else if (!is_text || read.insert(cell.config.data.path).second)
+            Dataset(data_options(cell.config));
+    }
+    std::printf("%s: ok, a sweep of %s", file.c_str(),
+                plural(static_cast<std::int64_t>(grid.cells.size()), "run").c_str());
+    for (const std::string& path : missing)
+        std::printf(", but %s does not exist yet", path.c_str());
+    std::printf("\n");
+}
+
+/// Reads a config, or a sweep of them, and the data it names; says on standard output that both are good, or throws.
 void check_one(const std::string& file, std::span<const std::string> overrides) {
     // `ballast check configs/*.json` meets the schema as well.
     if (fs::path(file).filename() == "schema.json") {
@@ -35,10 +61,9 @@ void check_one(const std::string& file, std::span<const std::string> overrides) 
         std::printf("%s: ok, the schema of config files\n", file.c_str());
         return;
     }
+    if (is_sweep_file(file)) return check_sweep(file, overrides);
     const Config config = load_config_to_use(file, overrides);
-    std::error_code ignored;
-    if (config.data.task.kind == TaskKind::none && !fs::exists(config.data.path, ignored)) {
-        // A config may come before its data; everything else about it is known to be good.
+    if (lacks_data(config)) {
         std::printf("%s: ok, but %s does not exist yet\n", file.c_str(), config.data.path.c_str());
         return;
     }
@@ -70,8 +95,9 @@ int check(const CheckOptions& options) {
 
 void add_check(CLI::App& app, Action& action) {
     auto options = std::make_shared<CheckOptions>();
-    CLI::App* command = app.add_subcommand("check", "Find every mistake in config files, and in the data they name");
-    command->add_option("CONFIG", options->configs, "Config files")->required()->type_name("");
+    CLI::App* command =
+        app.add_subcommand("check", "Find every mistake in config files and sweep files, and in the data they name");
+    command->add_option("CONFIG", options->configs, "Config files, sweep files")->required()->type_name("");
     add_set_option(*command, options->overrides);
     command->footer("Example: ballast check configs/*.json");
     command->callback([options, &action] { action = [options] { return check(*options); }; });
