@@ -63,14 +63,14 @@ void require_same_run(const RunDirectory& run, const std::filesystem::path& chec
                                "; expected files of one run"});
 }
 
-/// Of what may change the bits of the steps to come.
-void warn_of_differences(const RunDirectory& run, const Environment& now, const Log& log) {
-    try {
-        for (const std::string& difference : decisive_differences(run.environment(), now))
+/// Of what may change the bits of the steps behind `step`.
+void warn_of_differences(const RunDirectory& run, std::int64_t step, const Environment& now, const Log& log) {
+    std::vector<std::string> lost;
+    for (const Environment& environment : run.environments_of(step, step, lost))
+        for (const std::string& difference : decisive_differences(environment, now))
             log.warn("the run may go on with other bits than it would have where it began: " + difference);
-    } catch (const IoError& error) {
-        log.warn(std::string(error.what()) + "; what the run was trained in so far is lost");
-    }
+    for (const std::string& what : lost)
+        log.warn(what);
 }
 
 /// The config that the steps up to `step` were made with; `now` where it is lost.
@@ -169,9 +169,6 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     }
     for (const std::string& reason : newest.passed_over)
         log.warn(reason);
-    const Environment now = current_environment();
-    warn_of_differences(run, now, log);
-
     auto data = std::make_unique<Dataset>(data_options(config));
     require_memory(estimate_memory(config, data->vocab_size(), resident_memory()), memory_limit());
     auto learner = std::make_unique<Learner>(config, *data);
@@ -201,6 +198,8 @@ Trainer Trainer::resume(const std::filesystem::path& directory, std::span<const 
     }
     // Where no step is left to make, what the overrides say was never trained with.
     const bool goes_on = state.step < config.train.steps;
+    const Environment now = current_environment();
+    warn_of_differences(run, state.step, now, log);
     const Config trained = trained_with(run, state.step, before_overrides, log);
     // The records first: they are cut back to the state's step, or cannot be, and then nothing has changed.
     Trainer trainer(std::move(data), std::move(learner), std::move(run), std::move(state), std::move(grafted), log);
