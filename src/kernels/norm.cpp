@@ -286,10 +286,11 @@ struct BackwardRow {
         : x(row_x), dy(row_dy), gain(gains), gain_offset(offset), mean(Set(D(), stats[0])),
           correction(Set(D(), stats[kCentered ? 1 : 0])), rstd(Set(D(), stats[kCentered ? 2 : 0])) {}
 
+    /// The normalized row, negated: mean - x is an instruction less than x - mean, as x need not be loaded before.
     template <class Access>
-    HWY_INLINE Vec<D> normalized(Access at, std::int64_t i) const {
+    HWY_INLINE Vec<D> opposite(Access at, std::int64_t i) const {
         const auto v = at.load(D(), x + i);
-        return Mul(kCentered ? Sub(Sub(v, mean), correction) : v, rstd);
+        return kCentered ? Mul(Add(Sub(mean, v), correction), rstd) : Mul(v, Neg(rstd));
     }
     /// dy times the gain.
     template <class Access>
@@ -314,11 +315,11 @@ HWY_INLINE RowMeans take_means(const BackwardRow<kCentered>& r, real* dgain, rea
     real g_sum = 0, gx_sum = 0;
     two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
         // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
-        const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
+        const auto opposite = at.keep(d, r.opposite(at, i), Zero(d));
         const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
         s = Add(s, g);
-        sx = MulAdd(g, xhat, sx);
-        if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
+        sx = NegMulAdd(g, opposite, sx);
+        if (dgain != nullptr) StoreU(NegMulAdd(v, opposite, LoadU(d, dgain + i)), d, dgain + i);
         if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
     });
     return {kCentered ? g_sum / static_cast<real>(width) : real(0), gx_sum / static_cast<real>(features)};
@@ -332,7 +333,7 @@ HWY_INLINE void put_input_gradient(bool stream, Grad dx, std::int64_t to, const 
     const auto g_mean = Set(d, means.g), gx_mean = Set(d, means.gx);
     for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
         const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
-        put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
+        put(at, d, dx, to + i, Mul(MulAdd(r.opposite(at, i), gx_mean, centered), r.rstd));
     });
     for_vectors(d, width - features, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
         const std::int64_t i = features + j;
@@ -360,11 +361,11 @@ HWY_INLINE void put_gradients(bool stream, Grad dx, std::int64_t to, real* dgain
         auto products = dgain != nullptr ? LoadU(d, dgain + i) : Zero(d);
         auto sums = dbias != nullptr ? LoadU(d, dbias + i) : Zero(d);
         for (int k = 0; k < kRows; ++k) {
-            const auto xhat = row[k].normalized(at, i);
+            const auto opposite = row[k].opposite(at, i);
             const auto v = at.load(d, row[k].dy + i), g = row[k].gained(at, i);
             put(at, d, dx, to + k * width + i,
-                Mul(NegMulAdd(xhat, gx_mean[k], kCentered ? Sub(g, g_mean[k]) : g), row[k].rstd));
-            products = MulAdd(v, xhat, products);
+                Mul(MulAdd(opposite, gx_mean[k], kCentered ? Sub(g, g_mean[k]) : g), row[k].rstd));
+            products = NegMulAdd(v, opposite, products);
             sums = Add(v, sums);
         }
         if (dgain != nullptr) StoreU(products, d, dgain + i);
