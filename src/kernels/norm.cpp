@@ -386,9 +386,9 @@ HWY_INLINE void long_rows_backward(bool stream, Grad dx, real* dgain, real* dbia
     for (std::int64_t first = 0; first < rows; first += block) {
         const std::int64_t end = std::min(first + block, rows);
         for (std::int64_t row = first; row < end; ++row)
-            means[row - first] = take_means(
-                Row(x + row * width, dy + row * width, gain, gain_offset, stats + row * Row::kStats), nullptr, nullptr,
-                width, width);
+            means[row - first] =
+                take_means(Row(x + row * width, dy + row * width, gain, gain_offset, stats + row * Row::kStats),
+                           nullptr, nullptr, width, width);
         const auto put_rows = [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             put_gradients<kCentered, n>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
                                         gain_offset, stats + row * Row::kStats, means + (row - first), width);
