@@ -254,7 +254,6 @@ void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, co
     const D d;
     stream = stream && !dx.add && streamable(d, dx.data, width);
     const real *const means = Columns(stats, width).mean, *const rstds = Columns(stats, width).rstd;
-    const std::int64_t next = ahead(width);
     for_rows(width >= kSideBySideWidth, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
         if (n > 1 && stream) bring_in({x + row * width, dy + row * width}, n * width);
         for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
@@ -262,10 +261,6 @@ void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, co
             const auto level = at.load(d, levels + i), slope = at.load(d, slopes + i);
             for (int k = 0; k < n; ++k) {
                 const std::int64_t element = (row + k) * width + i;
-                if (n == 1) {
-                    fetch(x + element + next);
-                    fetch(dy + element + next);
-                }
                 auto g = at.load(d, dy + element);
                 if (!constant_statistics) {
                     const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
