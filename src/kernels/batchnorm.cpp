@@ -7,7 +7,11 @@
 // digits.
 //
 // Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
-// means are the gradients of bias and gain times gain / rows.
+// means are the gradients of bias and gain times gain / rows. What the rounding of a mean left out belongs to the
+// column: it is added to its sums, not to every element.
+//
+// Long rows are read from memory in order before they are worked on, several side by side. docs/performance.md has the
+// figures.
 
 #include "ballast/kernels/batchnorm.h"
 

@@ -6,7 +6,8 @@
 //
 // Backward: with xhat the normalized row and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)) (RMS norm: no
 // mean(g)). Both norms share the code: RMS norm is the case without a mean. The sweep that takes the means also adds
-// the row to the sums for gain and bias, which go to one partial buffer per group of rows.
+// the row to the sums for gain and bias, which go to one partial buffer per group of rows; in a block of long rows the
+// sweep that writes does so, for several rows at a time.
 //
 // Results that no cache can hold are written past the caches, which saves the reading of what is overwritten. Where
 // long rows keep the first-level cache busy, the next ones are fetched by name. docs/performance.md has the figures.
@@ -401,16 +402,18 @@ HWY_INLINE void long_rows_backward(bool stream, Grad dx, real* dgain, real* dbia
     }
 }
 
-/// Backward of `rows` rows, long ones or not. dgain and dbias are this group's own sums, or null.
+/// Backward of `rows` rows: in blocks where they are at least `long_row` wide, or, where no cache holds the matrix,
+/// half of that; the results are the same bits. dgain and dbias are this group's own sums, or null.
 template <bool kCentered>
-HWY_INLINE void norm_backward_rows(bool is_long, bool stream, Grad dx, real* dgain, real* dbias, const real* dy,
-                                   const real* x, const real* gain, real gain_offset, const real* stats,
+HWY_INLINE void norm_backward_rows(std::int64_t long_row, bool stream, Grad dx, real* dgain, real* dbias,
+                                   const real* dy, const real* x, const real* gain, real gain_offset, const real* stats,
                                    std::int64_t rows, std::int64_t width, std::int64_t features) {
     using Row = BackwardRow<kCentered>;
+    const bool in_blocks = dx && features == width && width >= (stream ? long_row / 2 : long_row);
     stream = stream && dx && !dx.add && features == width && streamable(D(), dx.data, width);
     for (real* sums : {dgain, dbias})
         if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    if (is_long && dx && features == width) {
+    if (in_blocks) {
         long_rows_backward<kCentered>(stream, dx, dgain, dbias, dy, x, gain, gain_offset, stats, rows, width);
     } else {
         for (std::int64_t row = 0; row < rows; ++row) {
@@ -424,15 +427,15 @@ HWY_INLINE void norm_backward_rows(bool is_long, bool stream, Grad dx, real* dga
 
 void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                              const real* gain, const real* stats, std::int64_t rows, std::int64_t width) {
-    norm_backward_rows<true>(width >= kLongRow / 2, stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width,
-                             width);
+    norm_backward_rows<true>(kLongRow, stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
 }
 
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
-    norm_backward_rows<false>(width >= kLongRow, stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows,
-                              width, features);
+    // Without a bias's sums there is room for longer rows in the first-level cache.
+    norm_backward_rows<false>(2 * kLongRow, stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
+                              features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS
