@@ -7,12 +7,18 @@
 // digits.
 //
 // Backward: with xhat the normalized column and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)); the two
-// means are the gradients of bias and gain times gain / rows.
+// means are the gradients of bias and gain times gain / rows. What the rounding of a mean left out belongs to the
+// column: it is added to its sums, not to every element.
+//
+// Long rows are read from memory in order before they are worked on, several side by side. docs/performance.md has the
+// figures.
 
 #include "ballast/kernels/batchnorm.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <type_traits>
 
 #include "beyond_cache.h"
 #include "moments.h"
@@ -33,13 +39,35 @@ namespace {
 using D = ScalableTag<real>;
 
 /// Rows of a block, and those of the first block whose mean is its center.
-constexpr std::int64_t kBlockRows = 32, kCenterRows = 8;
+constexpr std::int64_t kBlockRows = 64, kCenterRows = 16;
 /// Rows this long are worked on in pieces, so that what belongs to the columns of a piece is in the first-level cache.
 constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
 
 /// Elements ahead of those worked on that are fetched: the next row's piece, or what the processor, busy with what
 /// belongs to the columns, would not foresee in time.
 constexpr std::int64_t ahead(std::int64_t width) { return width < kLongRow ? 8192 / sizeof(real) : width; }
+
+/// Rows side by side: what belongs to the columns of rows that are not short is read and written once for all of them.
+constexpr int kSideBySide = 4;
+
+/// body(n, row) for all rows: for n rows side by side, kSideBySide or 1, an integral constant.
+template <class Body>
+HWY_INLINE void for_rows(bool side_by_side, std::int64_t rows, Body&& body) {
+    std::int64_t row = 0;
+    for (; side_by_side && row + kSideBySide <= rows; row += kSideBySide)
+        body(std::integral_constant<int, kSideBySide>(), row);
+    for (; row < rows; ++row)
+        body(std::integral_constant<int, 1>(), row);
+}
+
+/// Reads arrays of n elements from memory into the second-level cache. The processor foresees the reads of a few arrays
+/// in order, but not those of several rows side by side; and it drops fetches by name when many are under way.
+template <std::size_t kArrays>
+HWY_INLINE void bring_in(const real* const (&arrays)[kArrays], std::int64_t n) {
+    for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(real)))
+        for (const real* array : arrays)
+            static_cast<void>(*static_cast<const volatile real*>(array + i));
+}
 
 /// body(begin, n) for every piece of the columns.
 template <class Body>
@@ -60,64 +88,82 @@ HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double
     }
 }
 
-/// The mean of each of n columns over some rows, rounded.
-HWY_INLINE void rounded_means(real* means, const real* x, std::int64_t rows, std::int64_t width, std::int64_t n) {
+/// The mean of each column over some rows, rounded. `means` has room for a whole last vector.
+HWY_INLINE void rounded_means(real* means, const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
-    std::fill_n(means, padded_width(n), real(0));
-    for (std::int64_t row = 0; row < rows; ++row)
-        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            Store(Add(Load(d, means + i), at.load(d, x + row * width + i)), d, means + i);
+    std::fill_n(means, padded_width(width), real(0));
+    for_rows(width >= kLongRow, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        const real* const from = x + row * width;
+        if (n > 1) bring_in({from}, n * width);
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            auto sum = LoadU(d, means + i);
+            for (int k = 0; k < n; ++k)
+                sum = Add(sum, at.load(d, from + k * width + i));
+            StoreU(sum, d, means + i);
         });
-    const auto share = Set(d, 1 / static_cast<real>(rows));
-    for_vectors(
-        d, n, [=](auto, std::int64_t i) BALLAST_INLINE_LAMBDA { Store(Mul(Load(d, means + i), share), d, means + i); });
-}
-
-/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of n < kLongRow columns
-/// of a block of rows.
-HWY_INLINE void block_moments(double* mean, double* squares, const real* x, const real* centers, const real* origin,
-                              std::int64_t rows, std::int64_t width, std::int64_t n) {
-    const D d;
-    HWY_ALIGN real buffers[2][padded_width(kLongRow)];
-    real *const rests = buffers[0], *const sums = buffers[1];
-    for (real* buffer : buffers)
-        std::fill_n(buffer, padded_width(n), real(0));
-    const std::int64_t next = ahead(width);
-    for (std::int64_t row = 0; row < rows; ++row, x += width)
-        for_vectors(d, n, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            fetch(x + next + i);
-            const auto deviation = at.keep(d, Sub(at.load(d, x + i), at.load(d, centers + i)), Zero(d));
-            Store(Add(Load(d, rests + i), deviation), d, rests + i);
-            Store(MulAdd(deviation, deviation, Load(d, sums + i)), d, sums + i);
-        });
-    const auto count = static_cast<double>(rows);
-    const double share = 1 / count;
-    for (std::int64_t i = 0; i < n; ++i) {
-        const double rest = static_cast<double>(rests[i]) * share;
-        mean[i] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
-        squares[i] = static_cast<double>(sums[i]) - rest * rest * count;
-    }
-}
-
-void group_moments(double* mean, double* squares, const real* x, const real* origin, std::int64_t rows,
-                   std::int64_t width) {
-    for_pieces(width, [=](std::int64_t begin, std::int64_t n) HWY_ATTR {
-        HWY_ALIGN real centers[padded_width(kLongRow)];
-        double block_mean[kLongRow], block_squares[kLongRow];
-        double *const to_mean = mean + begin, *const to_squares = squares + begin;
-        const real *const from = x + begin, *const start = origin + begin;
-        const std::int64_t first = std::min(kBlockRows, rows);
-        rounded_means(centers, from, std::min(kCenterRows, rows), width, n);
-        block_moments(to_mean, to_squares, from, centers, start, first, width, n);
-        for (std::int64_t row = first; row < rows; row += kBlockRows) {
-            for (std::int64_t i = 0; i < n; ++i)
-                centers[i] = static_cast<real>(static_cast<double>(start[i]) + to_mean[i]);
-            const std::int64_t more = std::min(kBlockRows, rows - row);
-            block_moments(block_mean, block_squares, from + row * width, centers, start, more, width, n);
-            merge(to_mean, to_squares, static_cast<double>(row), block_mean, block_squares, static_cast<double>(more),
-                  n);
-        }
     });
+    const auto share = Set(d, 1 / static_cast<real>(rows));
+    for_vectors(d, width, [=](auto, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        StoreU(Mul(LoadU(d, means + i), share), d, means + i);
+    });
+}
+
+/// Sums of d = x - center and of d^2 over a block of rows. All three arrays have room for a whole last vector.
+HWY_INLINE void add_deviations(real* rests, real* sums, const real* x, const real* centers, std::int64_t rows,
+                               std::int64_t width) {
+    const D d;
+    for (real* result : {rests, sums})
+        std::fill_n(result, padded_width(width), real(0));
+    const bool is_long = width >= kLongRow;
+    const std::int64_t next = ahead(width);
+    for_rows(is_long, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        const real* const from = x + row * width;
+        if (n > 1) bring_in({from}, n * width);
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto center = LoadU(d, centers + i);
+            auto rest = LoadU(d, rests + i), sum = LoadU(d, sums + i);
+            for (int k = 0; k < n; ++k) {
+                if (n == 1) fetch(from + next + i);
+                const auto deviation = at.keep(d, Sub(at.load(d, from + k * width + i), center), Zero(d));
+                rest = Add(rest, deviation);
+                sum = MulAdd(deviation, deviation, sum);
+            }
+            StoreU(rest, d, rests + i);
+            StoreU(sum, d, sums + i);
+        });
+    });
+}
+
+/// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of a group of rows.
+/// centers, rests and sums are room for padded_width(width) numbers.
+void group_moments(double* mean, double* squares, real* centers, real* rests, real* sums, const real* x,
+                   const real* origin, std::int64_t rows, std::int64_t width) {
+    rounded_means(centers, x, std::min(kCenterRows, rows), width);
+    for (std::int64_t row = 0; row < rows; row += kBlockRows) {
+        const std::int64_t block_rows = std::min(kBlockRows, rows - row);
+        if (row > 0)
+            for (std::int64_t i = 0; i < width; ++i)
+                centers[i] = static_cast<real>(static_cast<double>(origin[i]) + mean[i]);
+        add_deviations(rests, sums, x + row * width, centers, block_rows, width);
+        const auto count = static_cast<double>(block_rows);
+        const double share = 1 / count;
+        for (std::int64_t begin = 0; begin < width; begin += kPiece) {
+            double block_mean[kPiece], block_squares[kPiece];
+            const std::int64_t n = std::min(kPiece, width - begin);
+            for (std::int64_t j = 0; j < n; ++j) {
+                const std::int64_t i = begin + j;
+                const double rest = static_cast<double>(rests[i]) * share;
+                block_mean[j] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
+                block_squares[j] = static_cast<double>(sums[i]) - rest * rest * count;
+            }
+            if (row > 0) {
+                merge(mean + begin, squares + begin, static_cast<double>(row), block_mean, block_squares, count, n);
+            } else {
+                std::copy_n(block_mean, n, mean + begin);
+                std::copy_n(block_squares, n, squares + begin);
+            }
+        }
+    }
 }
 
 void merge_groups(double* mean, double* squares, std::int64_t groups, std::int64_t group_rows, std::int64_t rows,
@@ -129,18 +175,11 @@ void merge_groups(double* mean, double* squares, std::int64_t groups, std::int64
     }
 }
 
-/// Statistics as they are kept, column by column, in vectors.
+/// Statistics as they are kept.
 struct Columns {
     const real *mean, *rest, *rstd;
 
     Columns(const real* stats, std::int64_t width) : mean(stats), rest(stats + 2 * width), rstd(stats + 3 * width) {}
-
-    template <class Access>
-    HWY_INLINE Vec<D> normalized(Access at, Vec<D> x, std::int64_t i) const {
-        const D d;
-        const auto deviation = Sub(Sub(x, at.load(d, mean + i)), at.load(d, rest + i));
-        return Mul(deviation, at.load(d, rstd + i));
-    }
 };
 
 void normalize_rows(bool stream, real* y, const real* x, const real* stats, const real* gain, const real* bias,
@@ -154,7 +193,9 @@ void normalize_rows(bool stream, real* y, const real* x, const real* stats, cons
             for_vectors_to(stream, d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
                 const std::int64_t i = begin + j, element = row * width + i;
                 fetch(x + element + next);
-                const auto xhat = columns.normalized(at, at.load(d, x + element), i);
+                const auto deviation =
+                    Sub(Sub(at.load(d, x + element), at.load(d, columns.mean + i)), at.load(d, columns.rest + i));
+                const auto xhat = Mul(deviation, at.load(d, columns.rstd + i));
                 const auto g = load_or(at, d, gain, i, Set(d, real(1)));
                 at.store(MulAdd(xhat, g, load_or(at, d, bias, i, Zero(d))), d, y + element);
             });
@@ -162,67 +203,76 @@ void normalize_rows(bool stream, real* y, const real* x, const real* stats, cons
     if (stream) hwy::FlushStream();
 }
 
-/// Adds kRows rows' dy * xhat and dy to sums that have room for a whole last vector.
-template <int kRows>
-HWY_INLINE void add_rows(real* dgain, real* dbias, const real* dy, const real* x, const Columns& columns,
-                         std::int64_t width) {
+/// Rows of the backward pass that are not short.
+constexpr std::int64_t kSideBySideWidth = kLongRow / 2;
+
+/// Sums of dy * (x - mean) * rstd and of dy. What is missing of xhat belongs to the column: finish_sums adds it.
+void gradient_sums(real* products, real* sums, const real* dy, const real* x, const real* stats, std::int64_t rows,
+                   std::int64_t width) {
     const D d;
-    const auto lanes = static_cast<std::int64_t>(Lanes(d));
-    const std::int64_t next = std::max(ahead(width), kRows * width);
-    for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-        auto products = LoadU(d, dgain + i), sums = LoadU(d, dbias + i);
-        for (int k = 0; k < kRows; ++k) {
-            // In the order in which the next rows lie in memory.
-            const std::int64_t element = k * width + i, later = next + kRows * i + k * lanes;
-            fetch(x + later);
-            fetch(dy + later);
-            const auto v = at.load(d, dy + element);
-            products = MulAdd(v, columns.normalized(at, at.load(d, x + element), i), products);
-            sums = Add(v, sums);
-        }
-        StoreU(products, d, dgain + i);
-        StoreU(sums, d, dbias + i);
+    const Columns columns(stats, width);
+    for (real* result : {products, sums})
+        std::fill_n(result, padded_width(width), real(0));
+    const std::int64_t next = ahead(width);
+    for_rows(width >= kSideBySideWidth, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto mean = at.load(d, columns.mean + i), rstd = at.load(d, columns.rstd + i);
+            auto product = LoadU(d, products + i), sum = LoadU(d, sums + i);
+            for (int k = 0; k < n; ++k) {
+                const std::int64_t element = (row + k) * width + i;
+                if (n == 1) {
+                    fetch(x + element + next);
+                    fetch(dy + element + next);
+                }
+                const auto v = at.load(d, dy + element);
+                const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
+                product = NegMulAdd(v, opposite, product);
+                sum = Add(v, sum);
+            }
+            StoreU(product, d, products + i);
+            StoreU(sum, d, sums + i);
+        });
     });
 }
 
-/// Sums of dy * xhat and of dy. Several long rows are taken side by side: what belongs to their columns comes from the
-/// second-level cache, and is read once for all of them.
-void gradient_sums(real* dgain, real* dbias, const real* dy, const real* x, const real* stats, std::int64_t rows,
-                   std::int64_t width) {
-    constexpr int kSideBySide = 4;
-    const Columns columns(stats, width);
-    for (real* sums : {dgain, dbias})
-        std::fill_n(sums, padded_width(width), real(0));
-    std::int64_t row = 0;
-    for (; width >= kLongRow && row + kSideBySide <= rows; row += kSideBySide)
-        add_rows<kSideBySide>(dgain, dbias, dy + row * width, x + row * width, columns, width);
-    for (; row < rows; ++row)
-        add_rows<1>(dgain, dbias, dy + row * width, x + row * width, columns, width);
-}
-
-/// dgain and dbias are the sums over all rows, `share` is one over their number, or 0 for constant statistics.
-void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* gain, const real* stats,
-                         const real* dgain, const real* dbias, real share, std::int64_t rows, std::int64_t width) {
+/// Completes the products, sums over all rows by now, and works out what the gradient of x needs of each column:
+/// dx = scale (dy - level - slope (x - mean) rstd). `share` is one over the number of rows.
+void finish_sums(real* products, real* scale, real* level, real* slope, const real* sums, const real* gain,
+                 const real* stats, real share, std::int64_t width) {
     const D d;
-    stream = stream && !dx.add && streamable(d, dx.data, width);
     const Columns columns(stats, width);
     const auto each = Set(d, share);
-    const std::int64_t next = ahead(width);
-    for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
-        for (std::int64_t row = 0; row < rows; ++row)
-            for_vectors_to(stream, d, n, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
-                const std::int64_t i = begin + j, element = row * width + i;
-                fetch(x + element + next);
-                fetch(dy + element + next);
-                const auto scale = Mul(at.load(d, columns.rstd + i), load_or(at, d, gain, i, Set(d, real(1))));
+    for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+        const auto rstd = at.load(d, columns.rstd + i), rest = Mul(at.load(d, columns.rest + i), rstd);
+        const auto sum = at.load(d, sums + i), product = NegMulAdd(rest, sum, at.load(d, products + i));
+        at.store(product, d, products + i);
+        at.store(Mul(rstd, load_or(at, d, gain, i, Set(d, real(1)))), d, scale + i);
+        at.store(Mul(NegMulAdd(rest, product, sum), each), d, level + i);
+        at.store(Mul(product, each), d, slope + i);
+    });
+}
+
+void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* stats, const real* scales,
+                         const real* levels, const real* slopes, bool constant_statistics, std::int64_t rows,
+                         std::int64_t width) {
+    const D d;
+    stream = stream && !dx.add && streamable(d, dx.data, width);
+    const real *const means = Columns(stats, width).mean, *const rstds = Columns(stats, width).rstd;
+    for_rows(width >= kSideBySideWidth, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        if (n > 1 && stream) bring_in({x + row * width, dy + row * width}, n * width);
+        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            const auto mean = at.load(d, means + i), rstd = at.load(d, rstds + i), scale = at.load(d, scales + i);
+            const auto level = at.load(d, levels + i), slope = at.load(d, slopes + i);
+            for (int k = 0; k < n; ++k) {
+                const std::int64_t element = (row + k) * width + i;
                 auto g = at.load(d, dy + element);
-                if (share != 0) {
-                    const auto xhat = columns.normalized(at, at.load(d, x + element), i);
-                    const auto means = MulAdd(xhat, at.load(d, dgain + i), at.load(d, dbias + i));
-                    g = NegMulAdd(means, each, g);
+                if (!constant_statistics) {
+                    const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
+                    g = MulAdd(opposite, slope, Sub(g, level));
                 }
                 put(at, d, dx, element, Mul(g, scale));
-            });
+            }
+        });
     });
     if (stream) hwy::FlushStream();
 }
@@ -240,6 +290,7 @@ HWY_EXPORT(group_moments);
 HWY_EXPORT(merge_groups);
 HWY_EXPORT(normalize_rows);
 HWY_EXPORT(gradient_sums);
+HWY_EXPORT(finish_sums);
 HWY_EXPORT(input_gradient_rows);
 
 /// Writes one column's statistics; its mean is high + low.
@@ -257,9 +308,12 @@ void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::in
     const std::int64_t groups = row_groups(rows, width);
     auto* means = scratch.allocate<double>(groups * width);
     auto* squares = scratch.allocate<double>(groups * width);
+    const std::int64_t padded = padded_width(width);
+    auto* buffers = scratch.allocate<real>(groups * 3 * padded);
     for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
-        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, x + begin * width, x,
-                                            end - begin, width);
+        real* const buffer = buffers + group * 3 * padded;
+        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, buffer, buffer + padded,
+                                            buffer + 2 * padded, x + begin * width, x, end - begin, width);
     });
     HWY_DYNAMIC_DISPATCH(merge_groups)(means, squares, groups, rows_per_group(rows, width), rows, width);
     const auto e = static_cast<double>(eps);
@@ -300,14 +354,16 @@ void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
                       HWY_DYNAMIC_DISPATCH(gradient_sums)(partials[0], partials[1], dy + begin * width,
                                                           x + begin * width, stats, end - begin, width);
                   });
-    if (dx) {
-        const real share = constant_statistics ? real(0) : 1 / static_cast<real>(rows);
+    real *scale = scratch.allocate<real>(width), *level = scratch.allocate<real>(width),
+         *slope = scratch.allocate<real>(width);
+    HWY_DYNAMIC_DISPATCH(finish_sums)(products.data, scale, level, slope, sums.data, gain, stats,
+                                      1 / static_cast<real>(rows), width);
+    if (dx)
         parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
             HWY_DYNAMIC_DISPATCH(input_gradient_rows)(beyond_cache(rows * width), offset(dx, begin * width),
-                                                      dy + begin * width, x + begin * width, gain, stats, products.data,
-                                                      sums.data, share, end - begin, width);
+                                                      dy + begin * width, x + begin * width, stats, scale, level, slope,
+                                                      constant_statistics, end - begin, width);
         });
-    }
     if (dgain) add_scaled(dgain, 1, products.data, width);
     if (dbias) add_scaled(dbias, 1, sums.data, width);
 }

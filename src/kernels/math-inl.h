@@ -48,6 +48,15 @@ HWY_INLINE V polynomial(V x, const float (&c)[N]) {
     return sum;
 }
 
+/// The same sum by Horner's rule alone: fewer operations, where several chains are under way.
+template <std::size_t N>
+HWY_INLINE V horner(V x, const float (&c)[N]) {
+    auto sum = constant(c[N - 1]);
+    for (std::size_t i = N - 1; i > 0; --i)
+        sum = MulAdd(sum, x, constant(c[i - 1]));
+    return sum;
+}
+
 /// |x|, or `most` where it is larger. NaN stays NaN.
 HWY_INLINE V bounded_magnitude(V x, double most) {
     const auto magnitude = Abs(x);
@@ -136,6 +145,23 @@ HWY_INLINE V error_function_slope(V x) {
         const auto m = polynomial(r, kExp2);
         const auto y = BitCast(d, Add(BitCast(di, m), ShiftLeft<23>(BitCast(di, shifted))));
         return IfThenZeroElse(Gt(t, constant(87.33)), y);
+    }
+}
+
+/// erf(x) where `slope`, erf'(x), is at hand: without a division. float: 2.9 ulp. Below 0.7 x p(x^2), which fits to
+/// 5.4e-8; beyond 1 - erf'(x) q(|x|), with an absolute error of 2.8e-8 and q below 1.1e4 where the slope is not 0.
+HWY_INLINE V error_function_with(V slope, V x) {
+    if constexpr (std::is_same_v<real, double>) {
+        return error_function(x);
+    } else {
+        static constexpr float kP[] = {1.12837911f, -0.376122206f, 0.112769991f, -0.0264744777f, 0.00428179698f};
+        // q's even terms and its odd ones.
+        static constexpr float kEven[] = {0.883663952f, 0.818289876f, 0.259541452f, 0.0218534917f, 0.000195803674f};
+        static constexpr float kOdd[] = {-0.980185091f, -0.529466212f, -0.091861628f, -0.0030955167f};
+        const auto t = Mul(x, x), b = Abs(x), one = constant(1);
+        const auto tail = NegMulAdd(slope, MulAdd(b, horner(t, kOdd), horner(t, kEven)), one);
+        const auto far = CopySign(IfThenElse(Gt(t, constant(87.33)), one, tail), x);
+        return IfThenElse(Lt(t, constant(0.49)), Mul(x, horner(t, kP)), far);
     }
 }
 

@@ -6,7 +6,8 @@
 //
 // Backward: with xhat the normalized row and g = dy * gain, dx = rstd (g - mean(g) - xhat mean(g xhat)) (RMS norm: no
 // mean(g)). Both norms share the code: RMS norm is the case without a mean. The sweep that takes the means also adds
-// the row to the sums for gain and bias, which go to one partial buffer per group of rows.
+// the row to the sums for gain and bias, which go to one partial buffer per group of rows; in a block of long rows the
+// sweep that writes does so, for several rows at a time.
 //
 // Results that no cache can hold are written past the caches, which saves the reading of what is overwritten. Where
 // long rows keep the first-level cache busy, the next ones are fetched by name. docs/performance.md has the figures.
@@ -286,10 +287,11 @@ struct BackwardRow {
         : x(row_x), dy(row_dy), gain(gains), gain_offset(offset), mean(Set(D(), stats[0])),
           correction(Set(D(), stats[kCentered ? 1 : 0])), rstd(Set(D(), stats[kCentered ? 2 : 0])) {}
 
+    /// The normalized row, negated: mean - x is an instruction less than x - mean, as x need not be loaded before.
     template <class Access>
-    HWY_INLINE Vec<D> normalized(Access at, std::int64_t i) const {
+    HWY_INLINE Vec<D> opposite(Access at, std::int64_t i) const {
         const auto v = at.load(D(), x + i);
-        return Mul(kCentered ? Sub(Sub(v, mean), correction) : v, rstd);
+        return kCentered ? Mul(Add(Sub(mean, v), correction), rstd) : Mul(v, Neg(rstd));
     }
     /// dy times the gain.
     template <class Access>
@@ -300,16 +302,39 @@ struct BackwardRow {
     }
 };
 
-/// The gradient of the row's x, whose first element is that at `to`; RMS norm is that of the first `features` elements.
+/// What the gradient of a row's x needs beside the row: the means of g and of g times the normalized row.
+struct RowMeans {
+    real g, gx;
+};
+
+/// Takes a row's means, and adds the row to the sums for gain and bias, which may be null. RMS norm is that of the
+/// first `features` elements.
 template <bool kCentered>
-HWY_INLINE void put_input_gradient(bool stream, Grad dx, std::int64_t to, const BackwardRow<kCentered>& r, real g_sum,
-                                   real gx_sum, std::int64_t width, std::int64_t features) {
+HWY_INLINE RowMeans take_means(const BackwardRow<kCentered>& r, real* dgain, real* dbias, std::int64_t width,
+                               std::int64_t features) {
     const D d;
-    const auto g_mean = Set(d, kCentered ? g_sum / static_cast<real>(width) : real(0));
-    const auto gx_mean = Set(d, gx_sum / static_cast<real>(features));
+    real g_sum = 0, gx_sum = 0;
+    two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
+        // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
+        const auto opposite = at.keep(d, r.opposite(at, i), Zero(d));
+        const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
+        s = Add(s, g);
+        sx = NegMulAdd(g, opposite, sx);
+        if (dgain != nullptr) StoreU(NegMulAdd(v, opposite, LoadU(d, dgain + i)), d, dgain + i);
+        if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
+    });
+    return {kCentered ? g_sum / static_cast<real>(width) : real(0), gx_sum / static_cast<real>(features)};
+}
+
+/// The gradient of a row's x, whose first element is that at `to`.
+template <bool kCentered>
+HWY_INLINE void put_input_gradient(bool stream, Grad dx, std::int64_t to, const BackwardRow<kCentered>& r,
+                                   const RowMeans& means, std::int64_t width, std::int64_t features) {
+    const D d;
+    const auto g_mean = Set(d, means.g), gx_mean = Set(d, means.gx);
     for_vectors_to(stream, d, features, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
         const auto g = r.gained(at, i), centered = kCentered ? Sub(g, g_mean) : g;
-        put(at, d, dx, to + i, Mul(NegMulAdd(r.normalized(at, i), gx_mean, centered), r.rstd));
+        put(at, d, dx, to + i, Mul(MulAdd(r.opposite(at, i), gx_mean, centered), r.rstd));
     });
     for_vectors(d, width - features, [&](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
         const std::int64_t i = features + j;
@@ -317,90 +342,100 @@ HWY_INLINE void put_input_gradient(bool stream, Grad dx, std::int64_t to, const 
     });
 }
 
-/// Backward of `rows` rows. dgain and dbias are this group's own sums, or null.
-template <bool kCentered>
-HWY_INLINE void norm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
-                                   const real* gain, real gain_offset, const real* stats, std::int64_t rows,
-                                   std::int64_t width, std::int64_t features) {
+/// The gradients of kRows rows' x, the first element that at `to`, side by side, and their share of the sums for gain
+/// and bias: what belongs to the columns, which the first-level cache cannot keep beside long rows, is read once for
+/// all of them.
+template <bool kCentered, int kRows>
+HWY_INLINE void put_gradients(bool stream, Grad dx, std::int64_t to, real* dgain, real* dbias, const real* dy,
+                              const real* x, const real* gain, real gain_offset, const real* stats,
+                              const RowMeans* means, std::int64_t width) {
     using Row = BackwardRow<kCentered>;
     const D d;
-    stream = stream && dx && !dx.add && features == width && streamable(d, dx.data, width);
-    for (real* sums : {dgain, dbias})
-        if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, stats += Row::kStats) {
-        const Row r(x, dy, gain, gain_offset, stats);
-        real g_sum = 0, gx_sum = 0;
-        two_sums(d, width, g_sum, gx_sum, [&](auto at, std::int64_t i, auto& s, auto& sx) BALLAST_INLINE_LAMBDA {
-            // Past the end of the row dy is 0, but 0 times an xhat that is not finite would not be.
-            const auto xhat = at.keep(d, r.normalized(at, i), Zero(d));
-            const auto v = at.load(d, r.dy + i), g = r.gained(at, i);
-            s = Add(s, g);
-            sx = MulAdd(g, xhat, sx);
-            if (dgain != nullptr) StoreU(MulAdd(v, xhat, LoadU(d, dgain + i)), d, dgain + i);
-            if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-        });
-        if (dx) put_input_gradient(stream, dx, row * width, r, g_sum, gx_sum, width, features);
-    }
-    if (stream) hwy::FlushStream();
-}
-
-/// Layer norm's backward of kRows long rows, side by side: gain and sums, which the first-level cache cannot keep
-/// beside a row, are read once for all of them. The next rows' x is fetched meanwhile, in the order in which it lies in
-/// memory.
-template <int kRows>
-HWY_INLINE void long_rows_backward(bool stream, Grad dx, std::int64_t to, real* dgain, real* dbias, const real* dy,
-                                   const real* x, const real* gain, const real* stats, std::int64_t width) {
-    using Row = BackwardRow<true>;
-    const D d;
-    const auto lanes = static_cast<std::int64_t>(Lanes(d));
     Row row[kRows];
-    Vec<D> g_sums[kRows], gx_sums[kRows];
+    Vec<D> g_mean[kRows], gx_mean[kRows];
     for (int k = 0; k < kRows; ++k) {
-        row[k] = Row(x + k * width, dy + k * width, gain, 0, stats + k * Row::kStats);
-        g_sums[k] = gx_sums[k] = Zero(d);
+        row[k] = Row(x + k * width, dy + k * width, gain, gain_offset, stats + k * Row::kStats);
+        g_mean[k] = Set(d, means[k].g);
+        gx_mean[k] = Set(d, means[k].gx);
     }
-    for_vectors(d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+    for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
         auto products = dgain != nullptr ? LoadU(d, dgain + i) : Zero(d);
         auto sums = dbias != nullptr ? LoadU(d, dbias + i) : Zero(d);
         for (int k = 0; k < kRows; ++k) {
-            fetch(x + kRows * width + kRows * i + k * lanes);
-            const auto xhat = at.keep(d, row[k].normalized(at, i), Zero(d));
+            const auto opposite = row[k].opposite(at, i);
             const auto v = at.load(d, row[k].dy + i), g = row[k].gained(at, i);
-            g_sums[k] = Add(g_sums[k], g);
-            gx_sums[k] = MulAdd(g, xhat, gx_sums[k]);
-            products = MulAdd(v, xhat, products);
+            put(at, d, dx, to + k * width + i,
+                Mul(MulAdd(opposite, gx_mean[k], kCentered ? Sub(g, g_mean[k]) : g), row[k].rstd));
+            products = NegMulAdd(v, opposite, products);
             sums = Add(v, sums);
         }
         if (dgain != nullptr) StoreU(products, d, dgain + i);
         if (dbias != nullptr) StoreU(sums, d, dbias + i);
     });
-    for (int k = 0; k < kRows && dx; ++k)
-        put_input_gradient(stream, dx, to + k * width, row[k], GetLane(SumOfLanes(d, g_sums[k])),
-                           GetLane(SumOfLanes(d, gx_sums[k])), width, width);
+}
+
+/// Long rows are taken in blocks that the second-level cache keeps, means first: then memory is read in order, in a
+/// sweep that has as little else to do as can be.
+template <bool kCentered>
+HWY_INLINE void long_rows_backward(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
+                                   const real* gain, real gain_offset, const real* stats, std::int64_t rows,
+                                   std::int64_t width) {
+    using Row = BackwardRow<kCentered>;
+    constexpr std::int64_t kElements = (128 << 10) / sizeof(real), kMost = 16;
+    const std::int64_t block = std::clamp(kElements / width / kTogether * kTogether, kTogether, kMost);
+    RowMeans means[kMost];
+    for (std::int64_t first = 0; first < rows; first += block) {
+        const std::int64_t end = std::min(first + block, rows);
+        for (std::int64_t row = first; row < end; ++row)
+            means[row - first] =
+                take_means(Row(x + row * width, dy + row * width, gain, gain_offset, stats + row * Row::kStats),
+                           nullptr, nullptr, width, width);
+        const auto put_rows = [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            put_gradients<kCentered, n>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
+                                        gain_offset, stats + row * Row::kStats, means + (row - first), width);
+        };
+        std::int64_t row = first;
+        for (; row + kTogether <= end; row += kTogether)
+            put_rows(std::integral_constant<int, kTogether>(), row);
+        for (; row < end; ++row)
+            put_rows(std::integral_constant<int, 1>(), row);
+    }
+}
+
+/// Backward of `rows` rows: in blocks where they are at least `long_row` wide, or, where no cache holds the matrix,
+/// half of that; the results are the same bits. dgain and dbias are this group's own sums, or null.
+template <bool kCentered>
+HWY_INLINE void norm_backward_rows(std::int64_t long_row, bool stream, Grad dx, real* dgain, real* dbias,
+                                   const real* dy, const real* x, const real* gain, real gain_offset, const real* stats,
+                                   std::int64_t rows, std::int64_t width, std::int64_t features) {
+    using Row = BackwardRow<kCentered>;
+    const bool in_blocks = dx && features == width && width >= (stream ? long_row / 2 : long_row);
+    stream = stream && dx && !dx.add && features == width && streamable(D(), dx.data, width);
+    for (real* sums : {dgain, dbias})
+        if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
+    if (in_blocks) {
+        long_rows_backward<kCentered>(stream, dx, dgain, dbias, dy, x, gain, gain_offset, stats, rows, width);
+    } else {
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const Row r(x + row * width, dy + row * width, gain, gain_offset, stats + row * Row::kStats);
+            const RowMeans means = take_means(r, dgain, dbias, width, features);
+            if (dx) put_input_gradient(stream, dx, row * width, r, means, width, features);
+        }
+    }
+    if (stream) hwy::FlushStream();
 }
 
 void layernorm_backward_rows(bool stream, Grad dx, real* dgain, real* dbias, const real* dy, const real* x,
                              const real* gain, const real* stats, std::int64_t rows, std::int64_t width) {
-    if (width < kLongRow)
-        return norm_backward_rows<true>(stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
-    stream = stream && dx && !dx.add && streamable(D(), dx.data, width);
-    for (real* sums : {dgain, dbias})
-        if (sums != nullptr) std::fill_n(sums, padded_width(width), real(0));
-    std::int64_t row = 0;
-    for (; row + kTogether <= rows; row += kTogether)
-        long_rows_backward<kTogether>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
-                                      stats + row * kLayerNormStats, width);
-    for (; row < rows; ++row)
-        long_rows_backward<1>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
-                              stats + row * kLayerNormStats, width);
-    if (stream) hwy::FlushStream();
+    norm_backward_rows<true>(kLongRow, stream, dx, dgain, dbias, dy, x, gain, 0, stats, rows, width, width);
 }
 
 void rmsnorm_backward_rows(bool stream, Grad dx, real* dgain, const real* dy, const real* x, const real* gain,
                            real gain_offset, const real* rstd, std::int64_t rows, std::int64_t width,
                            std::int64_t features) {
-    // Long rows, too: without a bias's sums there is room enough for what the processor foresees.
-    norm_backward_rows<false>(stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width, features);
+    // Without a bias's sums there is room for longer rows in the first-level cache.
+    norm_backward_rows<false>(2 * kLongRow, stream, dx, dgain, nullptr, dy, x, gain, gain_offset, rstd, rows, width,
+                              features);
 }
 
 /// With c the factor and xhat the row over its RMS: dx = c rstd (dy - xhat mean(dy xhat)), or c rstd dy where the RMS

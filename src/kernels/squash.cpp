@@ -36,10 +36,16 @@ HWY_INLINE V squashed(V u) {
     return kind == Squash::tanh ? hyperbolic_tangent(u) : error_function(u);
 }
 
-/// f' at u, f its value there.
+/// f and f' at u.
 template <Squash kind>
-HWY_INLINE V slope_of(V u, V f) {
-    return kind == Squash::tanh ? hyperbolic_tangent_slope(f) : error_function_slope(u);
+HWY_INLINE void squashed_with_slope(V u, V& f, V& slope) {
+    if (kind == Squash::tanh) {
+        f = hyperbolic_tangent(u);
+        slope = hyperbolic_tangent_slope(f);
+    } else {
+        slope = error_function_slope(u);
+        f = error_function_with(slope, u);
+    }
 }
 
 template <Squash kind>
@@ -81,8 +87,9 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
                 fetch(in_row + i + kAhead);
                 fetch(v_row + i + kAhead);
                 const auto u = MulAdd(a, in, s);
-                const auto f = squashed<kind>(u);
-                const auto du = Mul(Mul(v, load_or(at, d, gain, i, Set(d, real(1)))), slope_of<kind>(u, f));
+                V f, slope;
+                squashed_with_slope<kind>(u, f, slope);
+                const auto du = Mul(Mul(v, load_or(at, d, gain, i, Set(d, real(1)))), slope);
                 alpha_terms = MulAdd(du, in, alpha_terms);
                 shift_terms = Add(shift_terms, du);
                 if (dgain != nullptr) StoreU(MulAdd(v, f, LoadU(d, dgain + i)), d, dgain + i);

@@ -2,6 +2,9 @@
 
 #include "ballast/kernels/norm.h"
 
+#include <iterator>
+#include <vector>
+
 #include "kernel_test.h"
 
 using namespace ballast;
@@ -264,7 +267,9 @@ TEST_CASE("norm backward equals its definition, written or added", "[kernels][no
     const bool with_gain = GENERATE(false, true);
     const bool add = GENERATE(false, true);
     on_every_target([&] {
-        for (const Shape shape : kShapes) {
+        std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+        shapes.push_back({9, 4101}); // several blocks of rows, for either kind
+        for (const Shape shape : shapes) {
             CAPTURE(static_cast<int>(kind), with_gain, add, shape.rows, shape.width);
             const std::int64_t n = shape.rows * shape.width;
             const Reals x = random_reals(n, 1, 2, 0.5), dy = random_reals(n, 4);

@@ -12,7 +12,8 @@ using namespace kernel_test;
 namespace {
 
 constexpr std::int64_t kWidth = 512;
-constexpr std::int64_t kShortWidth = 32; // so many rows a block that their statistics are whole vectors
+constexpr std::int64_t kShortWidth = 32;             // so many rows a block that their statistics are whole vectors
+constexpr std::int64_t kLongWidths[] = {1024, 2048}; // of rows that are taken in blocks here, but not in a part
 constexpr std::int64_t kPartElements = 64 * kWidth;
 constexpr std::int64_t kElements =
     (std::int64_t{32} << 20) / sizeof(real); // of the smallest matrix written in this way
@@ -42,12 +43,12 @@ void check_parts(Norm&& norm, std::int64_t width = kWidth) {
 } // namespace
 
 TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kernels][norm]") {
-    const Reals gain = random_reals(kWidth, 3), bias = random_reals(kWidth, 4);
+    const Reals gain = random_reals(kLongWidths[1], 3), bias = random_reals(kLongWidths[1], 4);
     const real eps = real(1e-5);
     on_every_target([&] {
         Arena scratch;
         real* const stats = scratch.allocate<real>(kElements / kShortWidth * kLayerNormStats);
-        for (const std::int64_t width : {kWidth, kShortWidth}) {
+        for (const std::int64_t width : {kWidth, kShortWidth, kLongWidths[0], kLongWidths[1]}) {
             check_parts(
                 [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
                     layernorm_forward(y, stats, x, gain.data(), bias.data(), rows, width, eps);
@@ -70,11 +71,16 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
             axpby(dx, real(1), x, real(-1), dy, rows * kWidth);
         });
         // With given statistics: those of the rows would be another matrix's.
-        Reals variance(index(kWidth), real(2)), columns(index(kBatchNormStats * kWidth));
-        batchnorm_given_statistics(columns.data(), bias.data(), variance.data(), kWidth, eps);
-        check_parts([&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
-            batchnorm_forward(y, x, columns.data(), gain.data(), bias.data(), rows, kWidth);
-            batchnorm_backward({dx, false}, {}, {}, dy, x, gain.data(), columns.data(), true, rows, kWidth, scratch);
-        });
+        for (const std::int64_t width : {kWidth, kLongWidths[1]}) {
+            Reals variance(index(width), real(2)), columns(index(kBatchNormStats * width));
+            batchnorm_given_statistics(columns.data(), bias.data(), variance.data(), width, eps);
+            check_parts(
+                [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+                    batchnorm_forward(y, x, columns.data(), gain.data(), bias.data(), rows, width);
+                    batchnorm_backward({dx, false}, {}, {}, dy, x, gain.data(), columns.data(), true, rows, width,
+                                       scratch);
+                },
+                width);
+        }
     });
 }
