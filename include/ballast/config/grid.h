@@ -56,7 +56,8 @@ inline constexpr std::size_t kMaxCells = 1000;
 /// named), lists that are empty or have a value twice, a key that is set in two places, more than kMaxCells cells.
 Grid load_grid(const std::filesystem::path& file, std::span<const std::string> overrides = {});
 
-/// Whether a file is meant for load_grid: it has `base`, and `grid`, `variants` or `seeds`. False where it cannot be read.
+/// Whether a file is meant for load_grid: it has `base`, and `grid`, `variants` or `seeds`. False where it cannot be
+/// read.
 bool is_sweep_file(const std::filesystem::path& file);
 
 } // namespace ballast
