@@ -3,6 +3,7 @@
 // op(A), as many rows, stays in the first-level cache while all panels pass by from the second-level one.
 // op(A) is read where it is. Copying it first, too, as is usual, cost more than it gained in every product of a
 // training step, also where it is transposed and every term lies on another page: there are huge pages.
+// op(B) is packed while the first band is multiplied, in the places that multiply-adds leave free.
 
 #include "gemm_panels.h"
 
@@ -85,9 +86,11 @@ HWY_INLINE void transpose_blocks(auto d, Vec<decltype(d)> (&rows)[kBlock]) {
     }
 }
 
-/// The panel is packed already.
+// Packers: pack() writes the next kTerms terms of a panel; their number divides that of all terms.
+
+/// For a panel that is there already.
 struct Packed {
-    static constexpr std::int64_t kTerms = 1; ///< that pack() writes at a time
+    static constexpr std::int64_t kTerms = 1;
     HWY_INLINE void pack(const real* /*panel*/) {}
 };
 
@@ -154,7 +157,7 @@ using PanelOf = std::conditional_t<std::is_same_v<Packer, Packed>, const real*, 
 
 /// Rows [0, kCount) and columns [0, columns) of C; `columns` ends in the last of kWidth vectors. Element (r, i) of
 /// op(A) is a[r * stride + i], or a[r + i * stride] when it is transposed. `packer` writes the panel where that is not
-/// done yet.
+/// done yet. k is above 0.
 template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed, class Packer>
 void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, PanelOf<Packer> panel,
                    const Result& result, std::int64_t columns, FetchAhead& ahead, Packer packer) {
@@ -168,12 +171,13 @@ void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stri
         hwy::Prefetch(result.c + r * result.stride + v * lanes());
         sums[r][v] = Zero(d);
     });
-    constexpr std::int64_t kAhead = Packer::kTerms;
+    static_assert(kFetchTerms % Packer::kTerms == 0);
     packer.pack(panel);
     for (; k > 0; k -= kFetchTerms) {
         ahead.step();
         for (std::int64_t i = std::min(k, kFetchTerms); i > 0; i -= Packer::kTerms) {
-            if (i > Packer::kTerms || k > kFetchTerms) packer.pack(panel + kAhead * panel_columns());
+            // The terms after these: a vector cannot be read from parts that are just being stored.
+            if (i > Packer::kTerms || k > kFetchTerms) packer.pack(panel + Packer::kTerms * panel_columns());
             for (std::int64_t term = 0; term < Packer::kTerms; ++term) {
                 V b[kWidth];
                 unrolled<kWidth>([&](auto v) BALLAST_INLINE_LAMBDA { b[v] = Load(d, panel + v * lanes()); });
