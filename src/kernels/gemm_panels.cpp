@@ -37,9 +37,6 @@ constexpr std::int64_t kPrefetchTerms = 4 * kCacheLine;
 /// Terms between two steps of FetchAhead.
 constexpr std::int64_t kFetchTerms = 32;
 
-/// Into the second-level cache: where rows are a power of two apart, the first one has room for few of them.
-HWY_INLINE void fetch_for_later(const real* address) { __builtin_prefetch(address, 0, 2); }
-
 HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(Lanes(D())); }
 HWY_INLINE std::int64_t panel_columns() { return kVectors * lanes(); }
 
@@ -103,7 +100,7 @@ struct CopyRows {
     HWY_INLINE void pack(real* panel) {
         const D d;
         for (std::int64_t v = 0; v < kVectors; ++v) {
-            fetch_for_later(from + kPrefetchRows * stride + v * lanes());
+            fetch(from + kPrefetchRows * stride + v * lanes());
             Store(LoadU(d, from + v * lanes()), d, panel + v * lanes());
         }
         from += stride;
@@ -131,7 +128,7 @@ HWY_INLINE void transpose_lines(auto d, real* panel, const real* from, std::int6
             Vec<decltype(d)> rows[kBlock];
             for (std::int64_t row = 0; row < kBlock; ++row) {
                 const real* const at = from + (column + row) * stride + i;
-                fetch_for_later(at + ahead);
+                fetch(at + ahead);
                 rows[row] = LoadU(d, at);
             }
             transpose_blocks(d, rows);
@@ -218,7 +215,7 @@ HWY_INLINE void copy_panels(real* panels, const real* b, std::int64_t stride, st
     for (std::int64_t i = 0; i < k; ++i, b += stride, panels += panel_columns()) {
         const real* const ahead = b + std::min(kPrefetchRows, k - 1 - i) * stride;
         for (std::int64_t j = 0; j < n; j += kCacheLine)
-            fetch_for_later(ahead + j);
+            fetch(ahead + j);
         real* panel = panels;
         for (std::int64_t column = 0; column < n; column += panel_columns(), panel += panel_columns() * k)
             for (std::int64_t v = 0; v < kVectors; ++v) {
