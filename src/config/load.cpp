@@ -397,7 +397,7 @@ private:
         } else if (meant.empty()) {
             message += "; expected " + any_of(section.key_names());
         } else if (const std::string_view path = meant.front()->path;
-                   path == member.key && path != meant.front()->name) {
+                   path != meant.front()->name && (path == member.key || path == join_path(section.path, member.key))) {
             message = "is a path, as --set takes it; expected `" + std::string(meant.front()->name) +
                       "` in the object `" + std::string(path.substr(0, path.rfind('.'))) + "`";
             doubtful_.push_back(meant.front()->path);
@@ -418,10 +418,11 @@ private:
     /// path, a typo, another framework's name.
     std::vector<const Field*> meant_by(const Field& section, std::string_view typed) const {
         constexpr std::size_t kMaxGuesses = 3;
+        const std::string path = join_path(section.path, typed);
         std::vector<const Field*> all, guesses;
         collect_fields(root_, all);
         for (const Field* field : all) {
-            if (field->name == typed || field->path == typed) guesses.push_back(field);
+            if (field->name == typed || field->path == typed || field->path == path) guesses.push_back(field);
         }
         if (!guesses.empty() && guesses.size() <= kMaxGuesses) return guesses;
         const std::string_view here = nearest(typed, section.key_names());

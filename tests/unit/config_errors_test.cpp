@@ -66,6 +66,8 @@ TEST_CASE("an unknown key names the key that was meant", "[config]") {
           "c.json:2: model.layers: is a path, as --set takes it; expected `layers` in the object `model`");
     CHECK(mistake("\"model.norm.eps\": 3") ==
           "c.json:2: model.norm.eps: is a path, as --set takes it; expected `eps` in the object `model.norm`");
+    CHECK(mistake("\"model\": {\"norm.eps\": 3}") ==
+          "c.json:2: model.norm.eps: is a path, as --set takes it; expected `eps` in the object `model.norm`");
     CHECK(mistake("\"model\": {\"n_head\": 3}") == "c.json:2: model.n_head: is not a key; did you mean `heads`?");
     CHECK(mistake("\"block_size\": 3") == "c.json:2: block_size: is not a key; did you mean `model.context`?");
     CHECK(mistake("\"log\": {\"banana\": 3}") == "c.json:2: log.banana: is not a key; expected csv or tensorboard");
