@@ -198,14 +198,19 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     const std::int64_t change = next_change(run, result.from); // to which one config and its batches lead
     const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()), change);
     const Environment now = current_environment();
-    for (const Environment& recorded : run.environments_of(result.from + 1, end, result.environment)) {
+    std::vector<std::string> lost, changed;
+    for (const Environment& recorded : run.environments_of(result.from + 1, end, lost)) {
         for (std::string& difference : differences(recorded, now)) {
-            std::vector<std::string>& all = result.environment;
-            if (std::find(all.begin(), all.end(), difference) == all.end()) all.push_back(std::move(difference));
+            if (std::find(changed.begin(), changed.end(), difference) == changed.end())
+                changed.push_back(std::move(difference));
         }
     }
-    for (const std::string& difference : result.environment)
+    for (const std::string& line : lost)
+        log.warn(line);
+    for (const std::string& difference : changed)
         log.warn("not as it was recorded: " + difference);
+    result.environment = std::move(lost);
+    result.environment.insert(result.environment.end(), changed.begin(), changed.end());
 
     const Config config = config_of_stretch(run, checkpoints, result.from, change);
     const Dataset data(data_options(config));

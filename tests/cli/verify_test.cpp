@@ -74,6 +74,17 @@ TEST_CASE("another number of threads is said first and changes no bit") {
     CHECK(contains(outcome.out, "proven: steps 1 to 5 "));
 }
 
+TEST_CASE("an environment that is lost is said, and is no difference") {
+    Workplace work;
+    make_run(work);
+    write(work / "run/environment.json", "{lost");
+    const Outcome outcome = verify(work);
+    CAPTURE(outcome.out, outcome.err);
+    CHECK(outcome.status == 0);
+    CHECK(contains(outcome.out, "environment: run/environment.json: not a JSON object; "));
+    CHECK(contains(outcome.err, "warning: run/environment.json: not a JSON object; "));
+}
+
 TEST_CASE("one wrong digit of one record is found") {
     Workplace work;
     make_run(work);
@@ -151,6 +162,12 @@ TEST_CASE("what cannot be proven is said with the reason") {
     CHECK(end.status == 2);
     CHECK(contains(end.err, "has no record behind step 20"));
     CHECK(work.run({"verify", "small.json"}).status == 2);
+    const Outcome before = verify(work, {"--from", "-1"});
+    CHECK(before.status == 2);
+    CHECK(contains(before.err, "run: has no checkpoint of step -1; expected one of 0, the beginning, 5, 10, 15, 20"));
+    const Outcome nothing = verify(work, {"--steps", "0"});
+    CHECK(nothing.status == 2);
+    CHECK(contains(nothing.err, "steps to verify: 0; expected 1 or more"));
 
     const std::string params = content(work / "run/checkpoints/step-00000015/params.safetensors");
     write(work / "run/checkpoints/step-00000015/params.safetensors", params.substr(1));

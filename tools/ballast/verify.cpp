@@ -53,11 +53,8 @@ void add_verify(CLI::App& app, Action& action) {
     command
         ->add_option("--from", options->from,
                      "Checkpoint to start from, 0 for the beginning [the newest that has a later one]")
-        ->type_name("STEP")
-        ->check(CLI::NonNegativeNumber);
-    command->add_option("--steps", options->steps, "Steps to make [to the next checkpoint]")
-        ->type_name("N")
-        ->check(CLI::PositiveNumber);
+        ->type_name("STEP");
+    command->add_option("--steps", options->steps, "Steps to make [to the next checkpoint]")->type_name("N");
     add_threads_option(*command, options->threads);
     command->footer("Exit status: 0 proven, 1 it cannot be told, 3 something differs.\n"
                     "Example: ballast verify runs/quickstart --from 0 --steps 100");

@@ -14,16 +14,16 @@
 namespace ballast {
 
 struct VerifyOptions {
-    /// Step of the checkpoint to start from; 0: the beginning, with parameters freshly drawn. Unset: the newest
-    /// checkpoint that has a later one, else the beginning.
+    /// Step of the checkpoint to start from; 0: the beginning, with the checkpoint of step 0, or where there is none
+    /// with parameters freshly drawn. Unset: the newest checkpoint that has a later one, else the beginning.
     std::optional<std::int64_t> from;
     /// Steps to make; unset: up to the next checkpoint, or to the last record when there is none.
     std::optional<std::int64_t> steps;
 };
 
 struct Verification {
-    /// Facts of the machine and the program that are not those recorded, a line each. The threads are among them,
-    /// although their number changes no bit.
+    /// What is lost of the recorded facts of the machine and the program, and those that are others now, a line each.
+    /// The threads are among them, although their number changes no bit.
     std::vector<std::string> environment;
     std::int64_t from = 0;                 ///< finished steps at the start
     std::int64_t to = 0;                   ///< last step that was made
