@@ -130,9 +130,11 @@ bool is_there(const fs::path& path) {
     return fs::exists(fs::symlink_status(path, ignored));
 }
 
+/// A run that has lost its environment still is one.
 bool is_run(const fs::path& path) {
     std::error_code ignored;
-    return fs::is_directory(path, ignored) && is_there(path / "config.json") && is_there(path / "environment.json");
+    return fs::is_directory(path, ignored) && is_there(path / "config.json") &&
+           (is_there(path / "environment.json") || is_there(path / "checkpoints"));
 }
 
 [[noreturn]] void refuse_existing(const fs::path& path) {

@@ -288,7 +288,7 @@ TEST_CASE("a run that fails is named, and the others go on") {
     fs::remove_all(work / "s/runs/placement=pre,lr=0.001,seed=2");
     write(run / "metrics.jsonl", "{}\n" + content(run / "metrics.jsonl"));
     write(work / "s/runs/placement=pre,lr=300,seed=1/summary.json", "{}");
-    fs::remove(work / "s/runs/placement=pre,lr=300,seed=2/environment.json");
+    fs::remove(work / "s/runs/placement=pre,lr=300,seed=2/config.json");
     // Damage is found before anything runs, and keeps no other run from it.
     const Outcome outcome = work.run(sweep("s"));
     CAPTURE(outcome.out, outcome.err);

@@ -77,12 +77,22 @@ TEST_CASE("another number of threads is said first and changes no bit") {
 TEST_CASE("an environment that is lost is said, and is no difference") {
     Workplace work;
     make_run(work);
-    write(work / "run/environment.json", "{lost");
+    std::string reason;
+    SECTION("damaged") {
+        write(work / "run/environment.json", "{lost");
+        reason = "not a JSON object; ";
+    }
+    SECTION("removed") {
+        fs::remove(work / "run/environment.json");
+        reason = "cannot read: No such file or directory; ";
+    }
     const Outcome outcome = verify(work);
     CAPTURE(outcome.out, outcome.err);
     CHECK(outcome.status == 0);
-    CHECK(contains(outcome.out, "environment: run/environment.json: not a JSON object; "));
-    CHECK(contains(outcome.err, "warning: run/environment.json: not a JSON object; "));
+    CHECK(contains(outcome.out, "environment: run/environment.json: " + reason));
+    CHECK(contains(outcome.err, "warning: run/environment.json: " + reason));
+    CHECK(work.run({"resume", "run", "--set", "train.steps=25", "--threads", "1"}).status == 0);
+    CHECK(contains(verify(work, {"--from", "20"}).out, "environment: as recorded\nproven: steps 21 to 25 "));
 }
 
 TEST_CASE("one wrong digit of one record is found") {
