@@ -196,7 +196,11 @@ Verification verify(const fs::path& directory, const VerifyOptions& options, con
     result.from = start_of(options, checkpoints, run.path());
     const std::int64_t last_record = records.empty() ? 0 : records.rbegin()->first;
     const std::int64_t change = next_change(run, result.from); // to which one config and its batches lead
-    const std::int64_t end = std::min(end_of(options, result.from, checkpoints, last_record, run.path()), change);
+    const std::int64_t wanted = end_of(options, result.from, checkpoints, last_record, run.path());
+    const std::int64_t end = std::min(wanted, change);
+    if (end < wanted)
+        log.info("up to step " + std::to_string(end) +
+                 ", behind which the run went on with other settings or other batches");
     const Environment now = current_environment();
     std::vector<std::string> lost, changed;
     for (const Environment& recorded : run.environments_of(result.from + 1, end, lost)) {

@@ -62,6 +62,9 @@ TEST_CASE("a run that went on with other settings is proven up to there, though 
     CAPTURE(outcome.out, outcome.err);
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.out, "proven: steps 1 to 20 "));
+    const std::string reason = "up to step 20, behind which the run went on with other settings or other batches\n";
+    CHECK(contains(outcome.err, reason));
+    CHECK_FALSE(contains(verify(work, {"--from", "0", "--steps", "20"}).err, reason));
 }
 
 TEST_CASE("another number of threads is said first and changes no bit") {
