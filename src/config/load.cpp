@@ -428,13 +428,15 @@ private:
         const std::string_view here = nearest(typed, section.key_names());
         if (!here.empty()) return {find_key(section, here)};
         if (const Field* known = find_path(root_, elsewhere_called(typed)); known != &root_) return {known};
+        const bool is_path = typed.find('.') != std::string_view::npos;
+        const auto called = [=](const Field* field) { return std::string_view(is_path ? field->path : field->name); };
         std::vector<std::string_view> names;
         for (const Field* field : all)
-            names.push_back(field->name);
-        const std::string_view there = nearest(typed, names);
+            names.push_back(called(field));
+        const std::string_view there = nearest(is_path ? std::string_view(path) : typed, names);
         guesses.clear();
         for (const Field* field : all) {
-            if (!there.empty() && field->name == there) guesses.push_back(field);
+            if (!there.empty() && called(field) == there) guesses.push_back(field);
         }
         if (guesses.size() > kMaxGuesses) guesses.clear();
         return guesses;

@@ -68,6 +68,9 @@ TEST_CASE("an unknown key names the key that was meant", "[config]") {
           "c.json:2: model.norm.eps: is a path, as --set takes it; expected `eps` in the object `model.norm`");
     CHECK(mistake("\"model\": {\"norm.eps\": 3}") ==
           "c.json:2: model.norm.eps: is a path, as --set takes it; expected `eps` in the object `model.norm`");
+    CHECK(mistake("\"modle.layers\": 3") == "c.json:2: modle.layers: is not a key; did you mean `model.layers`?");
+    CHECK(mistake("\"model\": {\"norn.esp\": 3}") ==
+          "c.json:2: model.norn.esp: is not a key; did you mean `model.norm.eps`?");
     CHECK(mistake("\"model\": {\"n_head\": 3}") == "c.json:2: model.n_head: is not a key; did you mean `heads`?");
     CHECK(mistake("\"block_size\": 3") == "c.json:2: block_size: is not a key; did you mean `model.context`?");
     CHECK(mistake("\"log\": {\"banana\": 3}") == "c.json:2: log.banana: is not a key; expected csv or tensorboard");
