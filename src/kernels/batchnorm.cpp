@@ -10,15 +10,14 @@
 // means are the gradients of bias and gain times gain / rows. What the rounding of a mean left out belongs to the
 // column: it is added to its sums, not to every element.
 //
-// Long rows are read from memory in order before they are worked on, several side by side. docs/performance.md has the
-// figures.
+// Rows that are not short are worked on side by side: what belongs to their columns is read and written once for
+// several. Long ones are read from memory in order before. docs/performance.md has the figures.
 
 #include "ballast/kernels/batchnorm.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <type_traits>
 
 #include "beyond_cache.h"
 #include "moments.h"
@@ -29,6 +28,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/foreach_target.h" // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "rows-inl.h"
 #include "simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -46,19 +46,6 @@ constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(re
 /// Elements ahead of those worked on that are fetched: the next row's piece, or what the processor, busy with what
 /// belongs to the columns, would not foresee in time.
 constexpr std::int64_t ahead(std::int64_t width) { return width < kLongRow ? 8192 / sizeof(real) : width; }
-
-/// Rows side by side: what belongs to the columns of rows that are not short is read and written once for all of them.
-constexpr int kSideBySide = 4;
-
-/// body(n, row) for all rows: for n rows side by side, kSideBySide or 1, an integral constant.
-template <class Body>
-HWY_INLINE void for_rows(bool side_by_side, std::int64_t rows, Body&& body) {
-    std::int64_t row = 0;
-    for (; side_by_side && row + kSideBySide <= rows; row += kSideBySide)
-        body(std::integral_constant<int, kSideBySide>(), row);
-    for (; row < rows; ++row)
-        body(std::integral_constant<int, 1>(), row);
-}
 
 /// Reads arrays of n elements from memory into the second-level cache. The processor foresees the reads of a few arrays
 /// in order, but not those of several rows side by side; and it drops fetches by name when many are under way.
@@ -92,12 +79,12 @@ HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double
 HWY_INLINE void rounded_means(real* means, const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
     std::fill_n(means, padded_width(width), real(0));
-    for_rows(width >= kLongRow, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+    for_rows(width >= kLongRow, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
         const real* const from = x + row * width;
         if (n > 1) bring_in({from}, n * width);
         for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             auto sum = LoadU(d, means + i);
-            for (int k = 0; k < n; ++k)
+            for (std::int64_t k = 0; k < n; ++k)
                 sum = Add(sum, at.load(d, from + k * width + i));
             StoreU(sum, d, means + i);
         });
@@ -114,15 +101,14 @@ HWY_INLINE void add_deviations(real* rests, real* sums, const real* x, const rea
     const D d;
     for (real* result : {rests, sums})
         std::fill_n(result, padded_width(width), real(0));
-    const bool is_long = width >= kLongRow;
     const std::int64_t next = ahead(width);
-    for_rows(is_long, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+    for_rows(width >= kLongRow, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
         const real* const from = x + row * width;
         if (n > 1) bring_in({from}, n * width);
         for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto center = LoadU(d, centers + i);
             auto rest = LoadU(d, rests + i), sum = LoadU(d, sums + i);
-            for (int k = 0; k < n; ++k) {
+            for (std::int64_t k = 0; k < n; ++k) {
                 if (n == 1) fetch(from + next + i);
                 const auto deviation = at.keep(d, Sub(at.load(d, from + k * width + i), center), Zero(d));
                 rest = Add(rest, deviation);
@@ -214,11 +200,11 @@ void gradient_sums(real* products, real* sums, const real* dy, const real* x, co
     for (real* result : {products, sums})
         std::fill_n(result, padded_width(width), real(0));
     const std::int64_t next = ahead(width);
-    for_rows(width >= kSideBySideWidth, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+    for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
         for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto mean = at.load(d, columns.mean + i), rstd = at.load(d, columns.rstd + i);
             auto product = LoadU(d, products + i), sum = LoadU(d, sums + i);
-            for (int k = 0; k < n; ++k) {
+            for (std::int64_t k = 0; k < n; ++k) {
                 const std::int64_t element = (row + k) * width + i;
                 if (n == 1) {
                     fetch(x + element + next);
@@ -258,12 +244,12 @@ void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, co
     const D d;
     stream = stream && !dx.add && streamable(d, dx.data, width);
     const real *const means = Columns(stats, width).mean, *const rstds = Columns(stats, width).rstd;
-    for_rows(width >= kSideBySideWidth, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+    for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
         if (n > 1 && stream) bring_in({x + row * width, dy + row * width}, n * width);
         for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
             const auto mean = at.load(d, means + i), rstd = at.load(d, rstds + i), scale = at.load(d, scales + i);
             const auto level = at.load(d, levels + i), slope = at.load(d, slopes + i);
-            for (int k = 0; k < n; ++k) {
+            for (std::int64_t k = 0; k < n; ++k) {
                 const std::int64_t element = (row + k) * width + i;
                 auto g = at.load(d, dy + element);
                 if (!constant_statistics) {

@@ -58,14 +58,6 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
 }
 
 namespace {
-/// Element (row, column) of op(M), as the origin of a sub-matrix.
-MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t column) {
-    if (matrix.transposed) std::swap(row, column);
-    return {matrix.data + row * matrix.stride + column, matrix.stride, matrix.transposed};
-}
-} // namespace
-
-namespace {
 /// op(B) of a product, and its columns.
 struct Factor {
     MatrixRef b;

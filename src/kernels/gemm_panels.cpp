@@ -88,7 +88,7 @@ HWY_INLINE void transpose_blocks(auto d, Vec<decltype(d)> (&rows)[kBlock]) {
 /// For a panel that is there already.
 struct Packed {
     static constexpr std::int64_t kTerms = 1;
-    HWY_INLINE void pack(const real* /*panel*/) {}
+    HWY_INLINE void pack(real* /*panel*/) {}
 };
 
 /// Packs rows of memory: op(B) = B.
@@ -149,15 +149,12 @@ struct TransposeColumns {
     }
 };
 
-template <class Packer>
-using PanelOf = std::conditional_t<std::is_same_v<Packer, Packed>, const real*, real*>;
-
 /// Rows [0, kCount) and columns [0, columns) of C; `columns` ends in the last of kWidth vectors. Element (r, i) of
 /// op(A) is a[r * stride + i], or a[r + i * stride] when it is transposed. `packer` writes the panel where that is not
 /// done yet. k is above 0.
 template <std::int64_t kCount, std::int64_t kWidth, bool kTransposed, class Packer>
-void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, PanelOf<Packer> panel,
-                   const Result& result, std::int64_t columns, FetchAhead& ahead, Packer packer) {
+void multiply_tile(std::int64_t k, const real* HWY_RESTRICT a, std::int64_t stride, real* panel, const Result& result,
+                   std::int64_t columns, FetchAhead& ahead, Packer packer) {
     const D d;
     const auto each_vector = [](auto body) BALLAST_INLINE_LAMBDA {
         unrolled<kCount>(
@@ -247,8 +244,8 @@ void pack(real* panels, const MatrixRef& b, std::int64_t n, std::int64_t k) {
 
 /// All panels times `rows` rows of op(A), at most kCount.
 template <std::int64_t kCount, bool kTransposed>
-void multiply_band(std::int64_t rows, std::int64_t n, std::int64_t k, const real* a, std::int64_t stride,
-                   const real* panels, Result result, FetchAhead& ahead) {
+void multiply_band(std::int64_t rows, std::int64_t n, std::int64_t k, const real* a, std::int64_t stride, real* panels,
+                   Result result, FetchAhead& ahead) {
     if constexpr (kCount > 1)
         if (rows < kCount) return multiply_band<kCount - 1, kTransposed>(rows, n, k, a, stride, panels, result, ahead);
     for (; n > 0; n -= panel_columns(), panels += panel_columns() * k, result.c += panel_columns()) {
@@ -266,13 +263,13 @@ void multiply_first_band(std::int64_t n, std::int64_t k, const real* a, std::int
                          real* panels, Result result, FetchAhead& ahead) {
     std::int64_t column = 0;
     for (; column + panel_columns() <= n; column += panel_columns()) {
-        const Packer packer{b.data + column * (b.transposed ? b.stride : 1), b.stride};
+        const Packer packer{sub_matrix(b, 0, column).data, b.stride};
         multiply_tile<kRows, kVectors, kTransposed>(k, a, stride, panels + column * k, result, panel_columns(), ahead,
                                                     packer);
         result.c += panel_columns();
     }
     if (column == n) return;
-    pack(panels + column * k, {b.data + column * (b.transposed ? b.stride : 1), b.stride, b.transposed}, n - column, k);
+    pack(panels + column * k, sub_matrix(b, 0, column), n - column, k);
     multiply_band<kRows, kTransposed>(kRows, n - column, k, a, stride, panels + column * k, result, ahead);
 }
 
@@ -292,7 +289,7 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const 
     for (std::int64_t row = 0, rows = 0; row < m; row += rows) {
         rows = band_of(m - row);
         const Result result{c + row * c_stride, c_stride, alpha, beta};
-        const real* const band = a.data + row * (a.transposed ? 1 : a.stride);
+        const real* const band = sub_matrix(a, row, 0).data;
         const auto each_layout = [&](auto transposed) {
             constexpr bool kTransposed = decltype(transposed)::value;
             if (packs_first || row > 0)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "ballast/kernels/gemm.h"
 
@@ -13,6 +14,12 @@ namespace ballast::inline BALLAST_PRECISION {
 /// product is cut into tiles and panels, its bits are the same; a row of it has the bits that it has in a product of
 /// that row alone; and terms of 0 at the end change nothing.
 inline constexpr std::int64_t kDepthBlock = 512;
+
+/// op(M) from its element (row, column) on.
+inline MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t column) {
+    if (matrix.transposed) std::swap(row, column);
+    return {matrix.data + row * matrix.stride + column, matrix.stride, matrix.transposed};
+}
 
 /// Reals that the panels of op(B) [k, n] take: n is rounded up to whole panels of this machine's instruction set.
 std::int64_t panels_size(std::int64_t n, std::int64_t k);

@@ -157,7 +157,7 @@ void layernorm_rows(bool stream, real* y, real* stats, const real* x, const real
         rounded_means(block, from, count, width);
         finish_statistics(block, from, count, width, eps);
         put_statistics(stream, stats + first * kLayerNormStats, block, count);
-        for_rows(0, count, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        for_rows(width <= kShortRow, 0, count, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             Vec<D> mean[n], rest[n], rstd[n];
             for (std::int64_t k = 0; k < n; ++k) {
                 mean[k] = Set(d, block.mean[row + k]);
@@ -239,7 +239,7 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
             rstds[first] =
                 in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
         }
-        for_rows(first, end, width, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        for_rows(width <= kShortRow, first, end, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             Vec<D> rstd[n];
             for (std::int64_t k = 0; k < n; ++k)
                 rstd[k] = Set(d, rstds[row + k]);
@@ -392,15 +392,10 @@ HWY_INLINE void long_rows_backward(bool stream, Grad dx, real* dgain, real* dbia
             means[row - first] =
                 take_means(Row(x + row * width, dy + row * width, gain, gain_offset, stats + row * Row::kStats),
                            nullptr, nullptr, width, width);
-        const auto put_rows = [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        for_rows(true, first, end, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             put_gradients<kCentered, n>(stream, dx, row * width, dgain, dbias, dy + row * width, x + row * width, gain,
                                         gain_offset, stats + row * Row::kStats, means + (row - first), width);
-        };
-        std::int64_t row = first;
-        for (; row + kTogether <= end; row += kTogether)
-            put_rows(std::integral_constant<int, kTogether>(), row);
-        for (; row < end; ++row)
-            put_rows(std::integral_constant<int, 1>(), row);
+        });
     }
 }
 

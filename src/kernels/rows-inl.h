@@ -64,11 +64,12 @@ HWY_INLINE void put_lane_sums(real* sums, D d, const Vec<D> (&v)[kTogether]) {
 /// of longer ones in this order.
 constexpr std::int64_t kShortRow = 256 / sizeof(real);
 
-/// body(n, row) for all rows from begin to end: for n rows at a time, kTogether short ones or 1, an integral constant.
+/// body(n, row) for all rows from begin to end: for n rows at a time, kTogether where they go side by side, or 1, an
+/// integral constant.
 template <class Body>
-HWY_INLINE void for_rows(std::int64_t begin, std::int64_t end, std::int64_t width, Body&& body) {
+HWY_INLINE void for_rows(bool side_by_side, std::int64_t begin, std::int64_t end, Body&& body) {
     std::int64_t row = begin;
-    if (width <= kShortRow)
+    if (side_by_side)
         for (; row + kTogether <= end; row += kTogether)
             body(std::integral_constant<std::int64_t, kTogether>(), row);
     for (; row < end; ++row)

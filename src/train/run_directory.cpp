@@ -130,16 +130,19 @@ bool is_there(const fs::path& path) {
     return fs::exists(fs::symlink_status(path, ignored));
 }
 
-/// A run that has lost its environment still is one.
-bool is_run(const fs::path& path) {
+} // namespace
+
+bool is_run_directory(const fs::path& path) {
     std::error_code ignored;
     return fs::is_directory(path, ignored) && is_there(path / "config.json") &&
            (is_there(path / "environment.json") || is_there(path / "checkpoints"));
 }
 
+namespace {
+
 [[noreturn]] void refuse_existing(const fs::path& path) {
     throw UsageError(path.string() + ": already exists; choose another --out" +
-                     (is_run(path) ? ", or go on with it: ballast resume " + path.string() : ""));
+                     (is_run_directory(path) ? ", or go on with it: ballast resume " + path.string() : ""));
 }
 
 /// Returns the descriptor that holds the lock.
@@ -166,7 +169,7 @@ int take_lock(const fs::path& directory) {
 /// Throws UsageError unless there is a run directory.
 fs::path checked_run(const fs::path& path) {
     if (!is_there(path)) throw UsageError(path.string() + ": no such run directory");
-    if (!is_run(path))
+    if (!is_run_directory(path))
         throw UsageError(path.string() + ": not a run directory; expected one that ballast train has made");
     return path;
 }

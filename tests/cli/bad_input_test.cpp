@@ -92,6 +92,11 @@ TEST_CASE("check reads sweep files, and train says what they are") {
     CHECK(contains(bad.err, "bad.json:2: "));
     CHECK(lines_of(bad.err).size() == 1);
 
+    write(work / "context.json", R"({"base": "small.json", "grid": {"model.context": [8, 1000000]}})");
+    const Outcome long_context = work.run({"check", "context.json"});
+    CHECK(long_context.status == 2);
+    CHECK(contains(long_context.err, "context.json: cell context=1000000: "));
+
     const Outcome trained = work.run({"train", "sweep.json"});
     CHECK(trained.status == 2);
     CHECK(contains(trained.err, "sweep.json:1: base: is a key of sweep files, which are for `ballast sweep`"));

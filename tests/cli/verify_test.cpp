@@ -98,6 +98,29 @@ TEST_CASE("an environment that is lost is said, and is no difference") {
     CHECK(contains(verify(work, {"--from", "20"}).out, "environment: as recorded\nproven: steps 21 to 25 "));
 }
 
+TEST_CASE("resume compares with the environment of the step that it goes on from") {
+    Workplace work;
+    make_run(work);
+    // The newest environment, of steps behind these, is this machine's.
+    const fs::path earlier = work / "run/environments/step-00000015.json";
+    fs::create_directory(earlier.parent_path());
+    fs::copy_file(work / "run/environment.json", earlier);
+    replace(earlier, "\"blas\": \"", "\"blas\": \"Another");
+    SECTION("made elsewhere") {
+        fs::remove_all(work / "run/checkpoints/step-00000020");
+        const Outcome resumed = work.run({"resume", "run", "--threads", "1"});
+        CAPTURE(resumed.err);
+        CHECK(resumed.status == 0);
+        CHECK(contains(resumed.err, "warning: the run may go on with other bits than it would have where it began: "
+                                    "blas: Another"));
+    }
+    SECTION("made here") {
+        const Outcome resumed = work.run({"resume", "run", "--threads", "1", "--set", "train.steps=25"});
+        CHECK(resumed.status == 0);
+        CHECK_FALSE(contains(resumed.err, "other bits"));
+    }
+}
+
 TEST_CASE("one wrong digit of one record is found") {
     Workplace work;
     make_run(work);

@@ -48,7 +48,7 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
     on_every_target([&] {
         Arena scratch;
         real* const stats = scratch.allocate<real>(kElements / kShortWidth * kLayerNormStats);
-        for (const std::int64_t width : {kWidth, kShortWidth, kLongWidths[0], kLongWidths[1]}) {
+        for (const std::int64_t width : {kWidth, kShortWidth, 2 * kShortWidth, kLongWidths[0], kLongWidths[1]}) {
             check_parts(
                 [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
                     layernorm_forward(y, stats, x, gain.data(), bias.data(), rows, width, eps);

@@ -37,13 +37,18 @@ bool lacks_data(const Config& config) {
 /// All configs of a sweep, and the data that they name.
 void check_sweep(const std::string& file, std::span<const std::string> overrides) {
     const Grid grid = load_grid(file, overrides);
-    std::set<std::string> read, missing;
+    std::set<std::string> known, missing;
     for (const GridCell& cell : grid.cells) {
-        const bool is_text = cell.config.data.task.kind == TaskKind::none;
-        if (lacks_data(cell.config))
+        if (!known.insert(data_key(cell.config)).second) continue;
+        if (lacks_data(cell.config)) {
             missing.insert(cell.config.data.path);
-        else if (!is_text || read.insert(cell.config.data.path).second)
+            continue;
+        }
+        try {
             Dataset(data_options(cell.config));
+        } catch (const Error& error) {
+            throw UsageError(file + ": cell " + cell.name + ": " + error.what());
+        }
     }
     std::printf("%s: ok, a sweep of %s", file.c_str(),
                 plural(static_cast<std::int64_t>(grid.cells.size()), "run").c_str());

@@ -40,10 +40,6 @@ std::optional<fs::path> similar_run(const fs::path& path) {
 
 } // namespace
 
-bool is_run_directory(const fs::path& path) {
-    return is_there(path / "config.json") && (is_there(path / "environment.json") || is_there(path / "checkpoints"));
-}
-
 void require_run_directory(const fs::path& path) {
     if (is_run_directory(path)) return;
     const std::string start = path.string() + ": ";

@@ -8,9 +8,7 @@
 #include "ballast/config/config.h"
 #include "ballast/nn/transformer.h"
 #include "ballast/train/checkpoint.h"
-
-/// Whether `path` is a directory that looks like a run's.
-bool is_run_directory(const std::filesystem::path& path);
+#include "ballast/train/run_directory.h"
 
 /// Throws UsageError unless `path` is a run directory; says what else it is (a config, a checkpoint, a name that lacks
 /// `runs/`) and what to do about it.

@@ -12,6 +12,7 @@
 #include "ballast/train/learner.h"
 #include "ballast/train/memory.h"
 #include "runs.h"
+#include "training.h"
 
 using namespace ballast;
 
@@ -29,10 +30,7 @@ public:
     };
 
     const Facts& of(const Config& config) {
-        Config data; // what the reading of data depends on
-        data.data = config.data;
-        data.model.context = config.model.context;
-        const std::string key = to_json(data);
+        const std::string key = data_key(config);
         if (const auto known = facts_.find(key); known != facts_.end()) return known->second;
         const Dataset dataset(data_options(config));
         return facts_[key] = {dataset.vocab_size(), dataset.tokenizer(), resident_memory()};

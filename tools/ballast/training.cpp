@@ -32,6 +32,13 @@ std::string machine_text(const Environment& facts) {
                   facts.blas_core.c_str(), facts.simd.c_str());
 }
 
+std::string data_key(const Config& config) {
+    Config data;
+    data.data = config.data;
+    data.model.context = config.model.context;
+    return to_json(data);
+}
+
 void log_machine(const Log& log) { log.info(machine_text(current_environment())); }
 
 namespace {

@@ -36,6 +36,9 @@ auto with_data_of(const ballast::Config& config, const std::filesystem::path& fi
     }
 }
 
+/// What the reading of data depends on: equal texts, equal data.
+std::string data_key(const ballast::Config& config);
+
 /// What a process computes with: threads, BLAS, instruction set.
 std::string machine_text(const ballast::Environment& facts);
 /// Logs that.

@@ -41,6 +41,9 @@ std::vector<std::string> differences(const Environment& recorded, const Environm
 /// The same without facts that change no bit: the number of threads and processors, and the system.
 std::vector<std::string> decisive_differences(Environment recorded, const Environment& now);
 
+/// Whether `path` is a directory that looks like a run's. One that has lost its environment still does.
+bool is_run_directory(const std::filesystem::path& path);
+
 /// How a run ended, or where it stands: summary.json.
 struct RunSummary {
     std::string verdict;                    ///< "stable", "spiky", "stalled", "diverged", "non_finite" or "interrupted"
