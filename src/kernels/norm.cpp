@@ -200,8 +200,8 @@ real exact_rstd(const real* x, std::int64_t features, real eps) {
         1 / std::hypot(scaled_moments(x, features, 1, false).deviation, std::sqrt(static_cast<double>(eps))));
 }
 
-/// Rows of RMS norm this short are taken in blocks, too; where memory is the limit, half as short ones. Their sums have
-/// the same order in a block and alone.
+/// Rows of RMS norm this short are taken in blocks, too; where memory is the limit, those above half of it few at a
+/// time.
 constexpr std::int64_t kShortestRow = 256 / sizeof(real);
 
 /// One over the RMS of each of `rows` short rows.
@@ -228,8 +228,9 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     stream = stream && streamable(d, y, width);
     const std::int64_t ahead = elements_ahead(width);
     const bool is_short = width <= kShortestRow;
-    const bool in_blocks = width <= (stream ? kShortestRow / 2 : kShortestRow);
-    const std::int64_t block = in_blocks ? std::min(kBlockElements / width, kMostRows) : 1;
+    const bool in_large_blocks = width <= (stream ? kShortestRow / 2 : kShortestRow);
+    const std::int64_t most = in_large_blocks ? std::min(kBlockElements / width, kMostRows) : kTogether;
+    const std::int64_t block = is_short ? most : 1;
     for (std::int64_t first = 0; first < rows; first += block) {
         const std::int64_t end = std::min(first + block, rows);
         if (is_short) {
