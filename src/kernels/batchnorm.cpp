@@ -43,9 +43,12 @@ constexpr std::int64_t kBlockRows = 64, kCenterRows = 16;
 /// Rows this long are worked on in pieces, so that what belongs to the columns of a piece is in the first-level cache.
 constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
 
-/// Elements ahead of those worked on that are fetched: the next row's piece, or what the processor, busy with what
-/// belongs to the columns, would not foresee in time.
-constexpr std::int64_t ahead(std::int64_t width) { return width < kLongRow ? 8192 / sizeof(real) : width; }
+/// Elements of long rows that are brought in together.
+constexpr std::int64_t kBroughtIn = 131072 / sizeof(real);
+
+/// Elements ahead of those worked on that are fetched: pieces of the rows to come, or what the processor, busy with
+/// what belongs to the columns, would not foresee in time.
+constexpr std::int64_t ahead(std::int64_t width) { return width < kLongRow ? 8192 / sizeof(real) : 2 * width; }
 
 /// Reads arrays of n elements from memory into the second-level cache. The processor foresees the reads of a few arrays
 /// in order, but not those of several rows side by side; and it drops fetches by name when many are under way.
@@ -64,31 +67,56 @@ HWY_INLINE void for_pieces(std::int64_t width, Body&& body) {
         body(begin, std::min(piece, width - begin));
 }
 
-/// Adds n columns' moments of `b_rows` more rows to those of `a_rows`: mean += and squares +=.
-HWY_INLINE void merge(double* mean, double* squares, double a_rows, const double* b_mean, const double* b_squares,
-                      double b_rows, std::int64_t n) {
-    const double b_share = b_rows / (a_rows + b_rows);
-    for (std::int64_t i = 0; i < n; ++i) {
-        const double delta = b_mean[i] - mean[i];
-        mean[i] += delta * b_share;
-        squares[i] += b_squares[i] + delta * delta * a_rows * b_share;
+/// Adds the moments of `b_rows` more rows to those of `a_rows`: mean += and squares +=.
+HWY_INLINE void merge(double& mean, double& squares, double a_rows, double b_mean, double b_squares, double b_rows) {
+    const double b_share = b_rows / (a_rows + b_rows), delta = b_mean - mean;
+    mean += delta * b_share;
+    squares += b_squares + delta * delta * a_rows * b_share;
+}
+
+/// body(n, row, begin, end) for n rows at a time, 1 or several side by side, and some of their columns. Long rows go in
+/// blocks: read(first, last) brings these rows in before.
+template <class Read, class Body>
+HWY_INLINE void for_blocks(std::int64_t rows, std::int64_t width, Read&& read, Body&& body) {
+    if (width < kLongRow)
+        return for_rows(false, 0, rows,
+                        [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA { body(n, row, 0, width); });
+    const std::int64_t block = std::max(kBroughtIn / width, kTogether) / kTogether * kTogether;
+    for (std::int64_t first = 0; first < rows; first += block) {
+        const std::int64_t last = std::min(first + block, rows);
+        read(first, last);
+        for_pieces(width, [=](std::int64_t begin, std::int64_t n) BALLAST_INLINE_LAMBDA {
+            for_rows(true, first, last, [=](auto side_by_side, std::int64_t row) BALLAST_INLINE_LAMBDA {
+                body(side_by_side, row, begin, begin + n);
+            });
+        });
     }
+}
+
+/// for_blocks of a matrix, from two places of which at once the processor reads faster than from one.
+template <class Body>
+HWY_INLINE void for_blocks_of(const real* x, std::int64_t rows, std::int64_t width, Body&& body) {
+    const auto read = [=](std::int64_t first, std::int64_t last) BALLAST_INLINE_LAMBDA {
+        const std::int64_t half = (last - first + 1) / 2;
+        bring_in({x + first * width, x + (last - half) * width}, half * width);
+    };
+    for_blocks(rows, width, read, body);
 }
 
 /// The mean of each column over some rows, rounded. `means` has room for a whole last vector.
 HWY_INLINE void rounded_means(real* means, const real* x, std::int64_t rows, std::int64_t width) {
     const D d;
     std::fill_n(means, padded_width(width), real(0));
-    for_rows(width >= kLongRow, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-        const real* const from = x + row * width;
-        if (n > 1) bring_in({from}, n * width);
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            auto sum = LoadU(d, means + i);
-            for (std::int64_t k = 0; k < n; ++k)
-                sum = Add(sum, at.load(d, from + k * width + i));
-            StoreU(sum, d, means + i);
-        });
-    });
+    for_blocks_of(x, rows, width,
+                  [=](auto n, std::int64_t row, std::int64_t begin, std::int64_t end) BALLAST_INLINE_LAMBDA {
+                      for_vectors(d, end - begin, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                          const std::int64_t i = begin + j;
+                          auto sum = LoadU(d, means + i);
+                          for (std::int64_t k = 0; k < n; ++k)
+                              sum = Add(sum, at.load(d, x + (row + k) * width + i));
+                          StoreU(sum, d, means + i);
+                      });
+                  });
     const auto share = Set(d, 1 / static_cast<real>(rows));
     for_vectors(d, width, [=](auto, std::int64_t i) BALLAST_INLINE_LAMBDA {
         StoreU(Mul(LoadU(d, means + i), share), d, means + i);
@@ -102,22 +130,23 @@ HWY_INLINE void add_deviations(real* rests, real* sums, const real* x, const rea
     for (real* result : {rests, sums})
         std::fill_n(result, padded_width(width), real(0));
     const std::int64_t next = ahead(width);
-    for_rows(width >= kLongRow, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-        const real* const from = x + row * width;
-        if (n > 1) bring_in({from}, n * width);
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto center = LoadU(d, centers + i);
-            auto rest = LoadU(d, rests + i), sum = LoadU(d, sums + i);
-            for (std::int64_t k = 0; k < n; ++k) {
-                if (n == 1) fetch(from + next + i);
-                const auto deviation = at.keep(d, Sub(at.load(d, from + k * width + i), center), Zero(d));
-                rest = Add(rest, deviation);
-                sum = MulAdd(deviation, deviation, sum);
-            }
-            StoreU(rest, d, rests + i);
-            StoreU(sum, d, sums + i);
-        });
-    });
+    for_blocks_of(x, rows, width,
+                  [=](auto n, std::int64_t row, std::int64_t begin, std::int64_t end) BALLAST_INLINE_LAMBDA {
+                      for_vectors(d, end - begin, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                          const std::int64_t i = begin + j;
+                          const auto center = LoadU(d, centers + i);
+                          auto rest = LoadU(d, rests + i), sum = LoadU(d, sums + i);
+                          for (std::int64_t k = 0; k < n; ++k) {
+                              const std::int64_t element = (row + k) * width + i;
+                              if (n == 1) fetch(x + element + next);
+                              const auto deviation = at.keep(d, Sub(at.load(d, x + element), center), Zero(d));
+                              rest = Add(rest, deviation);
+                              sum = MulAdd(deviation, deviation, sum);
+                          }
+                          StoreU(rest, d, rests + i);
+                          StoreU(sum, d, sums + i);
+                      });
+                  });
 }
 
 /// Mean, as the difference from `origin`, and sum of the squares of deviations from the mean, of a group of rows.
@@ -125,39 +154,34 @@ HWY_INLINE void add_deviations(real* rests, real* sums, const real* x, const rea
 void group_moments(double* mean, double* squares, real* centers, real* rests, real* sums, const real* x,
                    const real* origin, std::int64_t rows, std::int64_t width) {
     rounded_means(centers, x, std::min(kCenterRows, rows), width);
+    for (double* moment : {mean, squares})
+        std::fill_n(moment, width, 0.0);
     for (std::int64_t row = 0; row < rows; row += kBlockRows) {
         const std::int64_t block_rows = std::min(kBlockRows, rows - row);
         if (row > 0)
             for (std::int64_t i = 0; i < width; ++i)
                 centers[i] = static_cast<real>(static_cast<double>(origin[i]) + mean[i]);
         add_deviations(rests, sums, x + row * width, centers, block_rows, width);
-        const auto count = static_cast<double>(block_rows);
+        const auto before = static_cast<double>(row), count = static_cast<double>(block_rows);
         const double share = 1 / count;
-        for (std::int64_t begin = 0; begin < width; begin += kPiece) {
-            double block_mean[kPiece], block_squares[kPiece];
-            const std::int64_t n = std::min(kPiece, width - begin);
-            for (std::int64_t j = 0; j < n; ++j) {
-                const std::int64_t i = begin + j;
-                const double rest = static_cast<double>(rests[i]) * share;
-                block_mean[j] = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
-                block_squares[j] = static_cast<double>(sums[i]) - rest * rest * count;
-            }
-            if (row > 0) {
-                merge(mean + begin, squares + begin, static_cast<double>(row), block_mean, block_squares, count, n);
-            } else {
-                std::copy_n(block_mean, n, mean + begin);
-                std::copy_n(block_squares, n, squares + begin);
-            }
+        for (std::int64_t i = 0; i < width; ++i) {
+            const double rest = static_cast<double>(rests[i]) * share;
+            const double block_mean = static_cast<double>(centers[i]) - static_cast<double>(origin[i]) + rest;
+            merge(mean[i], squares[i], before, block_mean, static_cast<double>(sums[i]) - rest * rest * count, count);
         }
     }
 }
 
+/// Merges the moments of all groups, `width` apart, into those of the first: of n columns.
 void merge_groups(double* mean, double* squares, std::int64_t groups, std::int64_t group_rows, std::int64_t rows,
-                  std::int64_t width) {
+                  std::int64_t width, std::int64_t n) {
     for (std::int64_t group = 1; group < groups; ++group) {
         const std::int64_t before = group * group_rows;
-        merge(mean, squares, static_cast<double>(before), mean + group * width, squares + group * width,
-              static_cast<double>(std::min(group_rows, rows - before)), width);
+        const auto a_rows = static_cast<double>(before),
+                   b_rows = static_cast<double>(std::min(group_rows, rows - before));
+        const double *const b_mean = mean + group * width, *const b_squares = squares + group * width;
+        for (std::int64_t i = 0; i < n; ++i)
+            merge(mean[i], squares[i], a_rows, b_mean[i], b_squares[i], b_rows);
     }
 }
 
@@ -200,31 +224,38 @@ void gradient_sums(real* products, real* sums, const real* dy, const real* x, co
     for (real* result : {products, sums})
         std::fill_n(result, padded_width(width), real(0));
     const std::int64_t next = ahead(width);
-    for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-        for_vectors(d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto mean = at.load(d, columns.mean + i), rstd = at.load(d, columns.rstd + i);
-            auto product = LoadU(d, products + i), sum = LoadU(d, sums + i);
-            for (std::int64_t k = 0; k < n; ++k) {
-                const std::int64_t element = (row + k) * width + i;
-                if (n == 1) {
-                    fetch(x + element + next);
-                    fetch(dy + element + next);
+    for_pieces(width, [=](std::int64_t begin, std::int64_t count) BALLAST_INLINE_LAMBDA {
+        for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            for_vectors(d, count, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+                const std::int64_t i = begin + j;
+                const auto mean = at.load(d, columns.mean + i), rstd = at.load(d, columns.rstd + i);
+                auto product = LoadU(d, products + i), sum = LoadU(d, sums + i);
+                for (std::int64_t k = 0; k < n; ++k) {
+                    const std::int64_t element = (row + k) * width + i;
+                    if (n == 1) {
+                        fetch(x + element + next);
+                        fetch(dy + element + next);
+                    }
+                    const auto v = at.load(d, dy + element);
+                    const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
+                    product = NegMulAdd(v, opposite, product);
+                    sum = Add(v, sum);
                 }
-                const auto v = at.load(d, dy + element);
-                const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
-                product = NegMulAdd(v, opposite, product);
-                sum = Add(v, sum);
-            }
-            StoreU(product, d, products + i);
-            StoreU(sum, d, sums + i);
+                StoreU(product, d, products + i);
+                StoreU(sum, d, sums + i);
+            });
         });
     });
 }
 
-/// Completes the products, sums over all rows by now, and works out what the gradient of x needs of each column:
-/// dx = scale (dy - level - slope (x - mean) rstd). `share` is one over the number of rows.
-void finish_sums(real* products, real* scale, real* level, real* slope, const real* sums, const real* gain,
-                 const real* stats, real share, std::int64_t width) {
+/// What the gradient of x needs of each column, dx = scale (dy - level - slope (x - mean) rstd): a vector of each of
+/// these five after the other, so that they are one array to read beside dy and x, not five.
+constexpr std::int64_t kTerms = 5;
+constexpr std::int64_t terms_size(std::int64_t width) { return kTerms * padded_width(width); }
+
+/// Completes the products, sums over all rows by now, and works out the terms. `share` is one over the number of rows.
+void finish_sums(real* products, real* terms, const real* sums, const real* gain, const real* stats, real share,
+                 std::int64_t width) {
     const D d;
     const Columns columns(stats, width);
     const auto each = Set(d, share);
@@ -232,23 +263,25 @@ void finish_sums(real* products, real* scale, real* level, real* slope, const re
         const auto rstd = at.load(d, columns.rstd + i), rest = Mul(at.load(d, columns.rest + i), rstd);
         const auto sum = at.load(d, sums + i), product = NegMulAdd(rest, sum, at.load(d, products + i));
         at.store(product, d, products + i);
-        at.store(Mul(rstd, load_or(at, d, gain, i, Set(d, real(1)))), d, scale + i);
-        at.store(Mul(NegMulAdd(rest, product, sum), each), d, level + i);
-        at.store(Mul(product, each), d, slope + i);
+        const Vec<D> values[kTerms] = {at.load(d, columns.mean + i), rstd,
+                                       Mul(rstd, load_or(at, d, gain, i, Set(d, real(1)))),
+                                       Mul(NegMulAdd(rest, product, sum), each), Mul(product, each)};
+        for (std::int64_t k = 0; k < kTerms; ++k)
+            Store(values[k], d, terms + i * kTerms + k * static_cast<std::int64_t>(Lanes(d)));
     });
 }
 
-void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* stats, const real* scales,
-                         const real* levels, const real* slopes, bool constant_statistics, std::int64_t rows,
-                         std::int64_t width) {
+void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, const real* terms,
+                         bool constant_statistics, std::int64_t rows, std::int64_t width) {
     const D d;
     stream = stream && !dx.add && streamable(d, dx.data, width);
-    const real *const means = Columns(stats, width).mean, *const rstds = Columns(stats, width).rstd;
-    for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-        if (n > 1 && stream) bring_in({x + row * width, dy + row * width}, n * width);
-        for_vectors_to(stream, d, width, [=](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-            const auto mean = at.load(d, means + i), rstd = at.load(d, rstds + i), scale = at.load(d, scales + i);
-            const auto level = at.load(d, levels + i), slope = at.load(d, slopes + i);
+    const auto each = [=](auto n, std::int64_t row, std::int64_t begin, std::int64_t end) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream, d, end - begin, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
+            const std::int64_t i = begin + j;
+            const auto term = [=](std::int64_t k) BALLAST_INLINE_LAMBDA {
+                return Load(d, terms + i * kTerms + k * static_cast<std::int64_t>(Lanes(d)));
+            };
+            const auto mean = term(0), rstd = term(1), scale = term(2), level = term(3), slope = term(4);
             for (std::int64_t k = 0; k < n; ++k) {
                 const std::int64_t element = (row + k) * width + i;
                 auto g = at.load(d, dy + element);
@@ -259,7 +292,16 @@ void input_gradient_rows(bool stream, Grad dx, const real* dy, const real* x, co
                 put(at, d, dx, element, Mul(g, scale));
             }
         });
-    });
+    };
+    if (stream)
+        for_blocks(
+            rows, width,
+            [=](std::int64_t first, std::int64_t last) BALLAST_INLINE_LAMBDA {
+                bring_in({x + first * width, dy + first * width}, (last - first) * width);
+            },
+            each);
+    else
+        for_rows(true, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA { each(n, row, 0, width); });
     if (stream) hwy::FlushStream();
 }
 
@@ -279,6 +321,16 @@ HWY_EXPORT(gradient_sums);
 HWY_EXPORT(finish_sums);
 HWY_EXPORT(input_gradient_rows);
 
+/// Rows of a group whose statistics are taken by one task; more of them where rows are long, as each group's take
+/// memory, and time to be merged.
+std::int64_t statistics_rows(std::int64_t rows, std::int64_t width) {
+    const std::int64_t fewest = width < 2048 ? 1 : std::min<std::int64_t>(256, rows / 16);
+    return std::max(rows_per_group(rows, width), fewest);
+}
+
+/// Columns whose groups are merged in one task.
+constexpr std::int64_t kStrip = 512;
+
 /// Writes one column's statistics; its mean is high + low.
 void put_statistics(real* stats, std::int64_t width, double high, double low, double variance, double rstd) {
     stats[0] = static_cast<real>(high + low);
@@ -291,29 +343,36 @@ void put_statistics(real* stats, std::int64_t width, double high, double low, do
 
 void batchnorm_statistics(real* stats, const real* x, std::int64_t rows, std::int64_t width, real eps, Arena& scratch) {
     const Arena::Mark mark(scratch);
-    const std::int64_t groups = row_groups(rows, width);
+    const std::int64_t group_rows = statistics_rows(rows, width), groups = (rows + group_rows - 1) / group_rows;
     auto* means = scratch.allocate<double>(groups * width);
     auto* squares = scratch.allocate<double>(groups * width);
-    const std::int64_t padded = padded_width(width);
-    auto* buffers = scratch.allocate<real>(groups * 3 * padded);
-    for_row_groups(rows, width, [=](std::int64_t group, std::int64_t begin, std::int64_t end) {
-        real* const buffer = buffers + group * 3 * padded;
-        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, buffer, buffer + padded,
-                                            buffer + 2 * padded, x + begin * width, x, end - begin, width);
+    parallel_ranges(rows, group_rows, [=](std::int64_t begin, std::int64_t end) {
+        const std::int64_t group = begin / group_rows;
+        Arena& buffers = worker_scratch();
+        const Arena::Mark task(buffers);
+        const std::int64_t padded = padded_width(width);
+        real* const centers = buffers.allocate<real>(padded);
+        real* const rests = buffers.allocate<real>(padded);
+        real* const sums = buffers.allocate<real>(padded);
+        HWY_DYNAMIC_DISPATCH(group_moments)(means + group * width, squares + group * width, centers, rests, sums,
+                                            x + begin * width, x, end - begin, width);
     });
-    HWY_DYNAMIC_DISPATCH(merge_groups)(means, squares, groups, rows_per_group(rows, width), rows, width);
     const auto e = static_cast<double>(eps);
-    for (std::int64_t i = 0; i < width; ++i) {
-        const double variance = std::max(squares[i] / static_cast<double>(rows), 0.0);
-        if (in_range(static_cast<real>(variance + e))) {
-            put_statistics(stats + i, width, static_cast<double>(x[i]), means[i], variance,
-                           1 / std::sqrt(variance + e));
-        } else {
-            const Moments exact = scaled_moments(x + i, rows, width, true);
-            put_statistics(stats + i, width, exact.mean, 0, exact.deviation * exact.deviation,
-                           1 / std::hypot(exact.deviation, std::sqrt(e)));
+    parallel_ranges(width, kStrip, [=](std::int64_t first, std::int64_t last) {
+        HWY_DYNAMIC_DISPATCH(merge_groups)(means + first, squares + first, groups, group_rows, rows, width,
+                                           last - first);
+        for (std::int64_t i = first; i < last; ++i) {
+            const double variance = std::max(squares[i] / static_cast<double>(rows), 0.0);
+            if (in_range(static_cast<real>(variance + e))) {
+                put_statistics(stats + i, width, static_cast<double>(x[i]), means[i], variance,
+                               1 / std::sqrt(variance + e));
+            } else {
+                const Moments exact = scaled_moments(x + i, rows, width, true);
+                put_statistics(stats + i, width, exact.mean, 0, exact.deviation * exact.deviation,
+                               1 / std::hypot(exact.deviation, std::sqrt(e)));
+            }
         }
-    }
+    });
 }
 
 void batchnorm_given_statistics(real* stats, const real* mean, const real* variance, std::int64_t width, real eps) {
@@ -340,15 +399,13 @@ void batchnorm_backward(Grad dx, Grad dgain, Grad dbias, const real* dy, const r
                       HWY_DYNAMIC_DISPATCH(gradient_sums)(partials[0], partials[1], dy + begin * width,
                                                           x + begin * width, stats, end - begin, width);
                   });
-    real *scale = scratch.allocate<real>(width), *level = scratch.allocate<real>(width),
-         *slope = scratch.allocate<real>(width);
-    HWY_DYNAMIC_DISPATCH(finish_sums)(products.data, scale, level, slope, sums.data, gain, stats,
-                                      1 / static_cast<real>(rows), width);
+    auto* terms = scratch.allocate<real>(HWY_NAMESPACE::terms_size(width));
+    HWY_DYNAMIC_DISPATCH(finish_sums)(products.data, terms, sums.data, gain, stats, 1 / static_cast<real>(rows), width);
     if (dx)
         parallel_ranges(rows, rows_per_group(rows, width), [=](std::int64_t begin, std::int64_t end) {
             HWY_DYNAMIC_DISPATCH(input_gradient_rows)(beyond_cache(rows * width), offset(dx, begin * width),
-                                                      dy + begin * width, x + begin * width, stats, scale, level, slope,
-                                                      constant_statistics, end - begin, width);
+                                                      dy + begin * width, x + begin * width, terms, constant_statistics,
+                                                      end - begin, width);
         });
     if (dgain) add_scaled(dgain, 1, products.data, width);
     if (dbias) add_scaled(dbias, 1, sums.data, width);

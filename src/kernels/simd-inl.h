@@ -124,6 +124,25 @@ HWY_INLINE void for_vectors_to(bool stream, D d, std::int64_t n, Body&& body) {
         body(Streamed{}, i);
 }
 
+/// for_vectors_to, several vectors at a time: body(count, access, i) for `count` of them, an integral constant.
+template <std::int64_t kMost, class D, class Body>
+HWY_INLINE void for_vector_groups_to(bool stream, D d, std::int64_t n, Body&& body) {
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    std::int64_t i = 0;
+    const auto whole = [&](auto count, auto access) BALLAST_INLINE_LAMBDA {
+        for (; i + count * lanes <= n; i += count * lanes)
+            body(count, access, i);
+    };
+    const auto all = [&](auto access) BALLAST_INLINE_LAMBDA {
+        whole(std::integral_constant<std::int64_t, kMost>(), access);
+        if constexpr (kMost > 2) whole(std::integral_constant<std::int64_t, 2>(), access);
+        if constexpr (kMost > 1) whole(std::integral_constant<std::int64_t, 1>(), access);
+    };
+    if (stream) return all(Streamed{});
+    all(Whole{});
+    if (i < n) body(std::integral_constant<std::int64_t, 1>(), Part{static_cast<std::size_t>(n - i)}, i);
+}
+
 /// Two sums in one loop: body(access, i, a, b) adds its vectors to a and b. Two pairs of accumulators hide the latency
 /// of the additions.
 template <class D, class Body>

@@ -31,21 +31,14 @@ constexpr std::int64_t kScalarTerms = 1024;
 /// processor itself does not do so in time.
 constexpr std::int64_t kAhead = 8192 / sizeof(real);
 
+/// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor takes
+/// instructions in order, and more of them then wait for none before them. Where there are 32 registers for the
+/// numbers.
+constexpr std::int64_t kSideBySide = HWY_MAX_BYTES == 64 ? 4 : 1;
+
 template <Squash kind>
 HWY_INLINE V squashed(V u) {
     return kind == Squash::tanh ? hyperbolic_tangent(u) : error_function(u);
-}
-
-/// f and f' at u.
-template <Squash kind>
-HWY_INLINE void squashed_with_slope(V u, V& f, V& slope) {
-    if (kind == Squash::tanh) {
-        f = hyperbolic_tangent(u);
-        slope = hyperbolic_tangent_slope(f);
-    } else {
-        slope = error_function_slope(u);
-        f = error_function_with(slope, u);
-    }
 }
 
 template <Squash kind>
@@ -81,21 +74,43 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
         auto alpha_terms = Zero(d), shift_terms = Zero(d);
         for (std::int64_t row = begin; row < std::min(begin + piece, rows); ++row) {
             const real *const in_row = x + row * width, *const v_row = dy + row * width;
-            for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                // Past the end of the row x and dy are 0.
-                const auto in = at.load(d, in_row + i), v = at.load(d, v_row + i);
-                fetch(in_row + i + kAhead);
-                fetch(v_row + i + kAhead);
-                const auto u = MulAdd(a, in, s);
-                V f, slope;
-                squashed_with_slope<kind>(u, f, slope);
-                const auto du = Mul(Mul(v, load_or(at, d, gain, i, Set(d, real(1)))), slope);
-                alpha_terms = MulAdd(du, in, alpha_terms);
-                shift_terms = Add(shift_terms, du);
-                if (dgain != nullptr) StoreU(MulAdd(v, f, LoadU(d, dgain + i)), d, dgain + i);
-                if (dbias != nullptr) StoreU(Add(v, LoadU(d, dbias + i)), d, dbias + i);
-                if (dx) put(at, d, dx, row * width + i, Mul(a, du));
-            });
+            for_vector_groups_to<kSideBySide>(
+                stream, d, width, [&](auto count, auto at, std::int64_t first) BALLAST_INLINE_LAMBDA {
+                    constexpr std::int64_t kCount = decltype(count)::value;
+                    V in[kCount], v[kCount], u[kCount], f[kCount], slope[kCount];
+                    const auto each = [=](auto body) BALLAST_INLINE_LAMBDA {
+                        for (std::int64_t k = 0; k < kCount; ++k)
+                            body(k, first + k * static_cast<std::int64_t>(Lanes(d)));
+                    };
+                    each([&](std::int64_t k, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                        // Past the end of the row x and dy are 0.
+                        in[k] = at.load(d, in_row + i);
+                        v[k] = at.load(d, v_row + i);
+                        u[k] = MulAdd(a, in[k], s);
+                    });
+                    each([&](std::int64_t k, std::int64_t) BALLAST_INLINE_LAMBDA {
+                        if (kind == Squash::tanh)
+                            f[k] = hyperbolic_tangent(u[k]);
+                        else
+                            slope[k] = error_function_slope(u[k]);
+                    });
+                    each([&](std::int64_t k, std::int64_t) BALLAST_INLINE_LAMBDA {
+                        if (kind == Squash::tanh)
+                            slope[k] = hyperbolic_tangent_slope(f[k]);
+                        else
+                            f[k] = error_function_with(slope[k], u[k]);
+                    });
+                    each([&](std::int64_t k, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                        const auto du = Mul(Mul(v[k], load_or(at, d, gain, i, Set(d, real(1)))), slope[k]);
+                        alpha_terms = MulAdd(du, in[k], alpha_terms);
+                        shift_terms = Add(shift_terms, du);
+                        if (dgain != nullptr) StoreU(MulAdd(v[k], f[k], LoadU(d, dgain + i)), d, dgain + i);
+                        if (dbias != nullptr) StoreU(Add(v[k], LoadU(d, dbias + i)), d, dbias + i);
+                        if (dx) put(at, d, dx, row * width + i, Mul(a, du));
+                        fetch(in_row + i + kAhead);
+                        fetch(v_row + i + kAhead);
+                    });
+                });
         }
         alpha_sum += static_cast<double>(GetLane(SumOfLanes(d, alpha_terms)));
         shift_sum += static_cast<double>(GetLane(SumOfLanes(d, shift_terms)));
