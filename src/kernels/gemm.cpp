@@ -22,7 +22,7 @@ constexpr std::int64_t even_tile(std::int64_t extent, std::int64_t limit, std::i
 
 } // namespace
 
-GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
+GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k, bool a_transposed) {
     // A tile packs its columns of op(B) itself, and every strip of columns reads all of op(A): narrow tiles cost less
     // than low ones. There are at least kWantedTasks where the work allows it.
     constexpr std::int64_t kRowStep = 24; // whole bands of every instruction set
@@ -51,7 +51,7 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k) {
     }
 
     // A product with a small result and a long inner dimension (a weight's gradient) is cut along the inner one.
-    const std::int64_t blocks = ceil_div(k, kDepthBlock);
+    const std::int64_t blocks = ceil_div(k, depth_block(a_transposed));
     const bool cut =
         tasks() < kWantedTasks && blocks > 1 && work() / static_cast<double>(blocks) >= kWorthSplitting / 4;
     return {rows, columns, cut ? blocks : 1};
@@ -80,13 +80,14 @@ void product_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha,
 #else
     Arena& scratch = worker_scratch();
     const Arena::Mark mark(scratch);
-    real* const panels = scratch.allocate<real>(panels_size(n, std::min(k, kDepthBlock)));
-    for (std::int64_t begin = 0; begin < k; begin += kDepthBlock) {
-        const std::int64_t length = std::min(kDepthBlock, k - begin), rest = k - begin - length;
+    const std::int64_t block = std::min(depth_block(a.transposed), k);
+    real* const panels = scratch.allocate<real>(panels_size(n, block));
+    for (std::int64_t begin = 0; begin < k; begin += block) {
+        const std::int64_t length = std::min(block, k - begin), rest = k - begin - length;
         multiply_panels(m, n, length, alpha, sub_matrix(a, 0, begin), sub_matrix(b, begin, 0), panels,
                         begin == 0 ? beta : 1, c, c_stride,
-                        rest > 0 ? FetchAhead(sub_matrix(b, begin + length, 0), n, std::min(kDepthBlock, rest))
-                                 : FetchAhead(next.b, next.n, std::min(kDepthBlock, k)));
+                        rest > 0 ? FetchAhead(sub_matrix(b, begin + length, 0), n, std::min(block, rest))
+                                 : FetchAhead(next.b, next.n, block));
     }
 #endif
 }
@@ -100,7 +101,7 @@ void gemm_in_task(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, co
 void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a,
                            const MatrixRef& b, Grad c, std::int64_t c_stride, Arena& scratch, GemmEpilogue epilogue,
                            void* context) {
-    const GemmPlan plan = plan_gemm(m, n, k);
+    const GemmPlan plan = plan_gemm(m, n, k, a.transposed);
     const std::int64_t row_tiles = ceil_div(m, plan.tile_rows);
     const std::int64_t column_tiles = ceil_div(n, plan.tile_columns);
     const std::int64_t tiles = row_tiles * column_tiles;
@@ -129,8 +130,8 @@ void gemm_detail::run_gemm(std::int64_t m, std::int64_t n, std::int64_t k, real 
     parallel_for(tiles * plan.depth_chunks, [&](std::int64_t task) {
         const TileRange range = tile_range(task % tiles);
         const std::int64_t chunk = task / tiles;
-        const std::int64_t begin = chunk * kDepthBlock;
-        const std::int64_t length = std::min(kDepthBlock, k - begin);
+        const std::int64_t begin = chunk * depth_block(a.transposed);
+        const std::int64_t length = std::min(depth_block(a.transposed), k - begin);
         gemm_in_task(range.row_end - range.row_begin, range.column_end - range.column_begin, length, alpha,
                      sub_matrix(a, range.row_begin, begin), sub_matrix(b, begin, range.column_begin), 0,
                      partials + chunk * m * n + range.row_begin * n + range.column_begin, n);

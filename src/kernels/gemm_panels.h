@@ -12,8 +12,9 @@ namespace ballast::inline BALLAST_PRECISION {
 /// Terms of an element of C that are added up in registers; a longer inner extent is cut into blocks of so many. An
 /// element is the sum of its blocks in index order, and a block is one chain of multiply-adds in index order. However a
 /// product is cut into tiles and panels, its bits are the same; a row of it has the bits that it has in a product of
-/// that row alone; and terms of 0 at the end change nothing.
-inline constexpr std::int64_t kDepthBlock = 512;
+/// that row alone; and terms of 0 at the end change nothing. Where op(A) is transposed, every term lies on a cache line
+/// of its own, and the second-level cache has room for fewer: 512, when its rows are a multiple of 2 KiB apart.
+constexpr std::int64_t depth_block(bool a_transposed) { return a_transposed ? 512 : 768; }
 
 /// op(M) from its element (row, column) on.
 inline MatrixRef sub_matrix(const MatrixRef& matrix, std::int64_t row, std::int64_t column) {
@@ -58,7 +59,7 @@ private:
     std::int64_t lines_a_step_ = 0;
 };
 
-/// C = alpha op(A) op(B) + beta C for op(A) [m, k] and op(B) [k, n], k at most kDepthBlock. With beta = 0, C is not
+/// C = alpha op(A) op(B) + beta C for op(A) [m, k] and op(B) [k, n], k at most depth_block. With beta = 0, C is not
 /// read. `panels` is room for op(B), aligned to 64 bytes: panels one after the other, each [k, columns of a panel], the
 /// last filled up with zeros. `ahead` is fetched meanwhile.
 void multiply_panels(std::int64_t m, std::int64_t n, std::int64_t k, real alpha, const MatrixRef& a, const MatrixRef& b,

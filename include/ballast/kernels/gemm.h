@@ -11,9 +11,10 @@
 #include "ballast/kernels/grad.h"
 
 // Matrix products, in parallel over tiles whose sizes depend on the shape of the product alone. The bits of an element
-// depend neither on the thread count nor on the tiles, but on the row of op(A), the column of op(B) and their length:
-// a row of a product has the bits that it has in a product of that row alone. Built with -DBALLAST_GEMM=openblas, every
-// tile is a call of OpenBLAS: the thread count does not matter then, either, but the shape of a product does.
+// depend neither on the thread count nor on the tiles, but on the row of op(A), the column of op(B), their length, and
+// whether op(A) is transposed: a row of a product has the bits that it has in a product of that row alone. Built with
+// -DBALLAST_GEMM=openblas, every tile is a call of OpenBLAS: the thread count does not matter then, either, but the
+// shape of a product does.
 namespace ballast::inline BALLAST_PRECISION {
 
 /// A row-major matrix in memory, `stride` reals from one row to the next, used as it is or transposed.
@@ -29,7 +30,7 @@ struct GemmPlan {
     std::int64_t tile_columns;
     std::int64_t depth_chunks; ///< above 1, partial sums over the inner dimension are added in index order
 };
-GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k);
+GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k, bool a_transposed);
 
 /// A range of C that is final, for the epilogue of a product.
 struct TileRange {
