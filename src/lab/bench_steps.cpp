@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ballast/base/error.h"
+#include "ballast/kernels/peak.h"
 #include "ballast/lab/bench.h"
 #include "ballast/ops/ops.h"
 
@@ -104,8 +105,10 @@ double median(std::vector<double> values) {
 double make_step(Learner& learner, std::int64_t& step) { return make_step(learner, step, nullptr); }
 
 StepSpeed measure_steps(Learner& learner, std::int64_t& step, double seconds) {
+    constexpr double kPeakSeconds = 0.005;
     StepSpeed speed;
     std::vector<TimedStep> steps;
+    std::vector<double> peaks;
     std::optional<Groups> groups; // every step has the same nodes
     for (const auto start = Clock::now(); steps.size() < kLeastSteps || seconds_since(start) < seconds;) {
         learner.time_nodes(true);
@@ -115,8 +118,10 @@ StepSpeed measure_steps(Learner& learner, std::int64_t& step, double seconds) {
         timed.groups = groups->sums(learner.tape().node_seconds());
         speed.seconds.push_back(timed.seconds);
         steps.push_back(std::move(timed));
+        peaks.push_back(measure_peak_flops(kPeakSeconds));
     }
     learner.time_nodes(false);
+    speed.peak_flops = median(std::move(peaks));
 
     std::sort(steps.begin(), steps.end(), [](const TimedStep& a, const TimedStep& b) { return a.seconds < b.seconds; });
     steps.resize((steps.size() + 1) / 2);

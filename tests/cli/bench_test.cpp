@@ -56,7 +56,7 @@ TEST_CASE("bench: the parts of a step are the step") {
     CHECK(number(model, "fastest_seconds") <= number(model, "step_seconds"));
     CHECK(number(model, "step_seconds") <= number(model, "slowest_seconds"));
     CHECK(number(model, "share_of_peak") ==
-          Approx(number(model, "flops_per_step") / number(model, "step_seconds") / number(json, "peak_flops")));
+          Approx(number(model, "flops_per_step") / number(model, "step_seconds") / number(model, "peak_flops")));
     CHECK(model.at("peak_bytes") > 0);
     CHECK(model.at("probe_every") == 10);
     CHECK(std::isfinite(number(model, "probe_share")));

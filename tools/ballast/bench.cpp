@@ -104,15 +104,16 @@ ModelSpeed measure_model(BenchModel& model, double seconds, bool with_start) {
     return speed;
 }
 
-void print_speed(BenchModel& model, const ModelSpeed& speed, double peak) {
+void print_speed(BenchModel& model, const ModelSpeed& speed) {
     const StepSpeed& step = speed.step;
     const double typical = median(step.seconds);
     const auto [fastest, slowest] = std::minmax_element(step.seconds.begin(), step.seconds.end());
     std::printf("  step    %s, median of %zu (%s to %s)\n", short_time(typical).c_str(), step.seconds.size(),
                 short_time(*fastest).c_str(), short_time(*slowest).c_str());
-    std::printf("  speed   %s tokens/s, %.1f GFLOP/s, %s of the peak\n",
+    std::printf("  speed   %s tokens/s, %.1f GFLOP/s, %s of the peak between the steps, %.1f\n",
                 short_count(static_cast<double>(model.learner().tokens_per_step()) / typical).c_str(),
-                1e-9 * speed.flops / typical, percent(speed.flops / typical / peak).c_str());
+                1e-9 * speed.flops / typical, percent(speed.flops / typical / step.peak_flops).c_str(),
+                1e-9 * step.peak_flops);
     std::printf("  memory  %s at most\n", byte_size(static_cast<double>(speed.peak_bytes)).c_str());
     if (const std::int64_t every = model.config().stability.probe_every; every > 0)
         std::printf("  probes  %.2f %% of the time, with one step in %lld probed\n",
@@ -139,7 +140,7 @@ std::string part_json(const char* name, double seconds, double whole) {
         {{"name", json::text(name)}, {"seconds", json::number(seconds)}, {"share", json::number(seconds / whole)}});
 }
 
-std::string json_of(const std::string& word, BenchModel& model, const ModelSpeed& speed, double peak) {
+std::string json_of(const std::string& word, BenchModel& model, const ModelSpeed& speed) {
     const StepSpeed& step = speed.step;
     const double typical = median(step.seconds);
     const auto [fastest, slowest] = std::minmax_element(step.seconds.begin(), step.seconds.end());
@@ -163,7 +164,8 @@ std::string json_of(const std::string& word, BenchModel& model, const ModelSpeed
         {"slowest_seconds", json::number(*slowest)},
         {"tokens_per_second", json::number(tokens / typical)},
         {"flops_per_second", json::number(speed.flops / typical)},
-        {"share_of_peak", json::number(speed.flops / typical / peak)},
+        {"peak_flops", json::number(step.peak_flops)},
+        {"share_of_peak", json::number(speed.flops / typical / step.peak_flops)},
         {"peak_bytes", json::number(speed.peak_bytes)},
         {"typical_seconds", json::number(step.typical_seconds)},
         {"ops", json::array(ops)},
@@ -187,25 +189,24 @@ int bench_steps(const ModelOptions& options) {
         if (report.prints()) print_model(word, model);
         const bool is_smallest = word == kBenchConfigs.front().name;
         const ModelSpeed speed = measure_model(model, options.seconds, is_smallest);
-        if (report.prints()) print_speed(model, speed, report.peak_flops());
-        models.push_back(json_of(word, model, speed, report.peak_flops()));
+        if (report.prints()) print_speed(model, speed);
+        models.push_back(json_of(word, model, speed));
     }
     return report.finish({{"models", json::array(models)}});
 }
 
 /// For tools/bench_peers: prints what is known of a model, then answers each line of the standard input, a number of
-/// steps, with their times and the memory so far.
+/// steps, with their times, the machine's peak after them and the memory so far.
 int serve(const ModelOptions& options) {
+    constexpr double kPeakSeconds = 0.02;
     use_threads(options.threads);
     const Environment machine = current_environment();
     BenchModel model(configs_of(options).front(), options.vocabulary);
-    const double peak = measure_peak_flops();
     model.warm_up();
     std::string config = to_json(model.config());
     std::replace(config.begin(), config.end(), '\n', ' '); // between tokens: in strings it is escaped
     std::puts(json::object({{"parameters", json::number(model.learner().table().count())},
                             {"flops_per_step", json::number(step_flops(model.learner()))},
-                            {"peak_flops", json::number(peak)},
                             {"machine", to_json(machine)},
                             {"config", config}})
                   .c_str());
@@ -214,9 +215,10 @@ int serve(const ModelOptions& options) {
         std::vector<std::string> seconds;
         for (std::int64_t i = 0; i < count; ++i)
             seconds.push_back(json::number(make_step(model.learner(), model.step)));
-        std::puts(
-            json::object({{"seconds", json::array(seconds)}, {"peak_bytes", json::number(peak_resident_memory())}})
-                .c_str());
+        std::puts(json::object({{"seconds", json::array(seconds)},
+                                {"peak_flops", json::number(measure_peak_flops(kPeakSeconds))},
+                                {"peak_bytes", json::number(peak_resident_memory())}})
+                      .c_str());
         std::fflush(stdout);
     }
     return kDone;

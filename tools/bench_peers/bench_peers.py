@@ -37,12 +37,11 @@ class Model(peers.Worker):
         super().__init__(command, environment)
         self.facts = self.read()
         self.blocks = []
-        self.peak_bytes = 0
+        self.answers = []
 
     def run(self, steps):
-        answer = self.ask(steps)
-        self.blocks.append(answer["seconds"])
-        self.peak_bytes = answer["peak_bytes"]
+        self.answers.append(self.ask(steps))
+        self.blocks.append(self.answers[-1]["seconds"])
 
     def median(self):
         return statistics.median(second for block in self.blocks for second in block)
@@ -72,14 +71,15 @@ def compare(name, options):
     theirs.close()
 
     ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(ours.blocks, theirs.blocks, strict=True)]
-    peak, flops = ours.facts["peak_flops"], ours.facts["flops_per_step"]
+    peak = statistics.median(answer["peak_flops"] for answer in ours.answers)
+    flops = ours.facts["flops_per_step"]
 
     def report(worker):
         return {
             "median_seconds": worker.median(),
             "flops_per_second": flops / worker.median(),
             "share_of_peak": flops / worker.median() / peak,
-            "peak_bytes": worker.peak_bytes,
+            "peak_bytes": worker.answers[-1]["peak_bytes"],
             "blocks": worker.blocks,
         }
 
