@@ -221,30 +221,39 @@ void gradient_sums(real* products, real* sums, const real* dy, const real* x, co
                    std::int64_t width) {
     const D d;
     const Columns columns(stats, width);
-    for (real* result : {products, sums})
-        std::fill_n(result, padded_width(width), real(0));
     const std::int64_t next = ahead(width);
-    for_pieces(width, [=](std::int64_t begin, std::int64_t count) BALLAST_INLINE_LAMBDA {
-        for_rows(width >= kSideBySideWidth, 0, rows, [=](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
-            for_vectors(d, count, [=](auto at, std::int64_t j) BALLAST_INLINE_LAMBDA {
-                const std::int64_t i = begin + j;
-                const auto mean = at.load(d, columns.mean + i), rstd = at.load(d, columns.rstd + i);
-                auto product = LoadU(d, products + i), sum = LoadU(d, sums + i);
+    // On the stack, in one place: the loop needs its registers for the addresses of the rows.
+    constexpr std::int64_t kMost = kLongRow + MaxLanes(d);
+    HWY_ALIGN real means[kMost], rstds[kMost], piece_products[kMost], piece_sums[kMost];
+    for_pieces(width, [&](std::int64_t begin, std::int64_t count) BALLAST_INLINE_LAMBDA {
+        for_vectors(d, count, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+            Store(at.load(d, columns.mean + begin + i), d, means + i);
+            Store(at.load(d, columns.rstd + begin + i), d, rstds + i);
+            Store(Zero(d), d, piece_products + i);
+            Store(Zero(d), d, piece_sums + i);
+        });
+        const real *const from_x = x + begin, *const from_dy = dy + begin;
+        for_rows(width >= kSideBySideWidth, 0, rows, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+            for_vectors(d, count, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
+                const auto mean = Load(d, means + i), rstd = Load(d, rstds + i);
+                auto product = Load(d, piece_products + i), sum = Load(d, piece_sums + i);
                 for (std::int64_t k = 0; k < n; ++k) {
                     const std::int64_t element = (row + k) * width + i;
                     if (n == 1) {
-                        fetch(x + element + next);
-                        fetch(dy + element + next);
+                        fetch(from_x + element + next);
+                        fetch(from_dy + element + next);
                     }
-                    const auto v = at.load(d, dy + element);
-                    const auto opposite = Mul(Sub(mean, at.load(d, x + element)), rstd);
+                    const auto v = at.load(d, from_dy + element);
+                    const auto opposite = Mul(Sub(mean, at.load(d, from_x + element)), rstd);
                     product = NegMulAdd(v, opposite, product);
                     sum = Add(v, sum);
                 }
-                StoreU(product, d, products + i);
-                StoreU(sum, d, sums + i);
+                Store(product, d, piece_products + i);
+                Store(sum, d, piece_sums + i);
             });
         });
+        std::copy_n(piece_products, count, products + begin);
+        std::copy_n(piece_sums, count, sums + begin);
     });
 }
 

@@ -33,8 +33,11 @@ constexpr std::int64_t kAhead = 8192 / sizeof(real);
 
 /// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor takes
 /// instructions in order, and more of them then wait for none before them. Where there are 32 registers for the
-/// numbers.
-constexpr std::int64_t kSideBySide = HWY_MAX_BYTES == 64 ? 4 : 1;
+/// numbers; Derf has more to do between memory's reads than tanh.
+template <Squash kind>
+constexpr std::int64_t kSideBySide = HWY_MAX_BYTES < 64    ? 1
+                                     : kind == Squash::erf ? 4
+                                                           : 2;
 
 template <Squash kind>
 HWY_INLINE V squashed(V u) {
@@ -70,17 +73,23 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
     // Written once: the scalars of groups that others work on lie beside these, in the same cache line.
     double alpha_sum = 0, shift_sum = 0;
     const std::int64_t piece = std::max(kScalarTerms / width, std::int64_t{1});
-    for (std::int64_t begin = 0; begin < rows; begin += piece) {
+    // Rows that are whole parts of a group of vectors go together, as if they were one.
+    constexpr std::int64_t kGroup = kSideBySide<kind>;
+    const auto lanes = static_cast<std::int64_t>(Lanes(d));
+    const bool joined = width % lanes == 0 && kGroup * lanes % width == 0;
+    const std::int64_t columns = joined ? width - 1 : -1; // the bits that tell the column
+    for (std::int64_t begin = 0, count = 0; begin < rows; begin += count) {
         auto alpha_terms = Zero(d), shift_terms = Zero(d);
-        for (std::int64_t row = begin; row < std::min(begin + piece, rows); ++row) {
+        count = std::min(piece, rows - begin);
+        for (std::int64_t row = begin, n = joined ? count : 1; row < begin + count; row += n) {
             const real *const in_row = x + row * width, *const v_row = dy + row * width;
-            for_vector_groups_to<kSideBySide>(
-                stream, d, width, [&](auto count, auto at, std::int64_t first) BALLAST_INLINE_LAMBDA {
-                    constexpr std::int64_t kCount = decltype(count)::value;
+            for_vector_groups_to<kGroup>(
+                stream, d, n * width, [&](auto vectors, auto at, std::int64_t first) BALLAST_INLINE_LAMBDA {
+                    constexpr std::int64_t kCount = decltype(vectors)::value;
                     V in[kCount], v[kCount], u[kCount], f[kCount], slope[kCount];
                     const auto each = [=](auto body) BALLAST_INLINE_LAMBDA {
                         for (std::int64_t k = 0; k < kCount; ++k)
-                            body(k, first + k * static_cast<std::int64_t>(Lanes(d)));
+                            body(k, first + k * lanes);
                     };
                     each([&](std::int64_t k, std::int64_t i) BALLAST_INLINE_LAMBDA {
                         // Past the end of the row x and dy are 0.
@@ -101,11 +110,12 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
                             f[k] = error_function_with(slope[k], u[k]);
                     });
                     each([&](std::int64_t k, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                        const auto du = Mul(Mul(v[k], load_or(at, d, gain, i, Set(d, real(1)))), slope[k]);
+                        const std::int64_t column = i & columns;
+                        const auto du = Mul(Mul(v[k], load_or(at, d, gain, column, Set(d, real(1)))), slope[k]);
                         alpha_terms = MulAdd(du, in[k], alpha_terms);
                         shift_terms = Add(shift_terms, du);
-                        if (dgain != nullptr) StoreU(MulAdd(v[k], f[k], LoadU(d, dgain + i)), d, dgain + i);
-                        if (dbias != nullptr) StoreU(Add(v[k], LoadU(d, dbias + i)), d, dbias + i);
+                        if (dgain != nullptr) StoreU(MulAdd(v[k], f[k], LoadU(d, dgain + column)), d, dgain + column);
+                        if (dbias != nullptr) StoreU(Add(v[k], LoadU(d, dbias + column)), d, dbias + column);
                         if (dx) put(at, d, dx, row * width + i, Mul(a, du));
                         fetch(in_row + i + kAhead);
                         fetch(v_row + i + kAhead);

@@ -4,6 +4,7 @@
 #include "ballast/kernels/batchnorm.h"
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/norm.h"
+#include "ballast/kernels/squash.h"
 #include "kernel_test.h"
 
 using namespace ballast;
@@ -70,6 +71,15 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
             axpby(y, real(0.5), x, real(2), dy, rows * kWidth);
             axpby(dx, real(1), x, real(-1), dy, rows * kWidth);
         });
+        for (const Squash kind : {Squash::tanh, Squash::erf})
+            for (const std::int64_t width : {kShortWidth, kLongWidths[1]})
+                check_parts(
+                    [&](real* y, real* dx, const real* x, const real* dy, std::int64_t rows) {
+                        squash_forward(kind, y, x, real(0.7), real(0.1), gain.data(), bias.data(), rows, width);
+                        squash_backward(kind, {{dx, false}, {}, {}, {}, {}}, dy, x, real(0.7), real(0.1), gain.data(),
+                                        rows, width, scratch);
+                    },
+                    width);
         // With given statistics: those of the rows would be another matrix's.
         for (const std::int64_t width : {kWidth, kLongWidths[1]}) {
             Reals variance(index(width), real(2)), columns(index(kBatchNormStats * width));
@@ -81,6 +91,43 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
                                        scratch);
                 },
                 width);
+        }
+    });
+}
+
+TEST_CASE("batch norm of very many long rows is that of those which they repeat", "[kernels][norm]") {
+    constexpr std::int64_t kPartRows = 53, kLongWidth = 2048, kTimes = kElements / kLongWidth / kPartRows;
+    const real eps = real(1e-5);
+    const Reals x_part = random_reals(kPartRows * kLongWidth, 1, 2, 0.5),
+                dy_part = random_reals(kPartRows * kLongWidth, 2);
+    Reals x, dy;
+    for (std::int64_t i = 0; i < kTimes; ++i) {
+        x.insert(x.end(), x_part.begin(), x_part.end());
+        dy.insert(dy.end(), dy_part.begin(), dy_part.end());
+    }
+    struct Results {
+        Reals stats = Reals(index(kBatchNormStats * kLongWidth)), dgain = Reals(index(kLongWidth)), dbias = dgain;
+    };
+    on_every_target([&] {
+        Arena scratch;
+        const auto results = [&](const Reals& rows_x, const Reals& rows_dy) {
+            Results of;
+            const std::int64_t rows = std::ssize(rows_x) / kLongWidth;
+            batchnorm_statistics(of.stats.data(), rows_x.data(), rows, kLongWidth, eps, scratch);
+            batchnorm_backward({}, {of.dgain.data(), false}, {of.dbias.data(), false}, rows_dy.data(), rows_x.data(),
+                               nullptr, of.stats.data(), false, rows, kLongWidth, scratch);
+            return of;
+        };
+        const Results part = results(x_part, dy_part), whole = results(x, dy);
+        Doubles expected;
+        for (std::int64_t i = 0; i < 2 * kLongWidth; ++i) // means and variances
+            expected.push_back(static_cast<double>(part.stats[index(i)]));
+        CHECK(worst_error(Reals(whole.stats.begin(), whole.stats.begin() + 2 * kLongWidth), expected) < 4);
+        for (const auto& [sums, sums_of_part] : {std::pair{&whole.dgain, &part.dgain}, {&whole.dbias, &part.dbias}}) {
+            Doubles times;
+            for (const real sum : *sums_of_part)
+                times.push_back(static_cast<double>(kTimes) * static_cast<double>(sum));
+            CHECK(worst_error(*sums, times, Doubles(times.size(), kTimes * std::sqrt(kPartRows))) < 8);
         }
     });
 }
