@@ -60,11 +60,11 @@ HWY_INLINE void forward_rows(bool stream, real* y, const real* x, real alpha, re
     if (stream) hwy::FlushStream();
 }
 
-/// dgain and dbias are this group's own sums, or null; dalpha and dshift too.
-template <Squash kind>
-HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias,
-                              const real* dy, const real* x, real alpha, real shift, const real* gain,
-                              std::int64_t rows, std::int64_t width) {
+/// dgain and dbias are this group's own sums, or null; dalpha and dshift too. kJoined: rows are whole parts of a group
+/// of vectors, and go together as if they were one.
+template <Squash kind, bool kJoined>
+void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias, const real* dy,
+                   const real* x, real alpha, real shift, const real* gain, std::int64_t rows, std::int64_t width) {
     const D d;
     stream = stream && dx && !dx.add && streamable(d, dx.data, width);
     const auto a = Set(d, alpha), s = Set(d, shift);
@@ -73,17 +73,13 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
     // Written once: the scalars of groups that others work on lie beside these, in the same cache line.
     double alpha_sum = 0, shift_sum = 0;
     const std::int64_t piece = std::max(kScalarTerms / width, std::int64_t{1});
-    // Rows that are whole parts of a group of vectors go together, as if they were one.
-    constexpr std::int64_t kGroup = kSideBySide<kind>;
     const auto lanes = static_cast<std::int64_t>(Lanes(d));
-    const bool joined = width % lanes == 0 && kGroup * lanes % width == 0;
-    const std::int64_t columns = joined ? width - 1 : -1; // the bits that tell the column
     for (std::int64_t begin = 0, count = 0; begin < rows; begin += count) {
         auto alpha_terms = Zero(d), shift_terms = Zero(d);
         count = std::min(piece, rows - begin);
-        for (std::int64_t row = begin, n = joined ? count : 1; row < begin + count; row += n) {
+        for (std::int64_t row = begin, n = kJoined ? count : 1; row < begin + count; row += n) {
             const real *const in_row = x + row * width, *const v_row = dy + row * width;
-            for_vector_groups_to<kGroup>(
+            for_vector_groups_to<kSideBySide<kind>>(
                 stream, d, n * width, [&](auto vectors, auto at, std::int64_t first) BALLAST_INLINE_LAMBDA {
                     constexpr std::int64_t kCount = decltype(vectors)::value;
                     V in[kCount], v[kCount], u[kCount], f[kCount], slope[kCount];
@@ -110,7 +106,7 @@ HWY_INLINE void backward_rows(bool stream, Grad dx, double& dalpha, double& dshi
                             f[k] = error_function_with(slope[k], u[k]);
                     });
                     each([&](std::int64_t k, std::int64_t i) BALLAST_INLINE_LAMBDA {
-                        const std::int64_t column = i & columns;
+                        const std::int64_t column = kJoined ? i & (width - 1) : i;
                         const auto du = Mul(Mul(v[k], load_or(at, d, gain, column, Set(d, real(1)))), slope[k]);
                         alpha_terms = MulAdd(du, in[k], alpha_terms);
                         shift_terms = Add(shift_terms, du);
@@ -141,10 +137,18 @@ void squash_rows(Squash kind, bool stream, real* y, const real* x, real alpha, r
 void squash_backward_rows(Squash kind, bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias,
                           const real* dy, const real* x, real alpha, real shift, const real* gain, std::int64_t rows,
                           std::int64_t width) {
+    const auto lanes = static_cast<std::int64_t>(Lanes(D()));
+    const auto backward = [=, &dalpha, &dshift](auto kind_constant) BALLAST_INLINE_LAMBDA {
+        constexpr Squash kKind = decltype(kind_constant)::value;
+        const auto rows_backward = width % lanes == 0 && kSideBySide<kKind> * lanes % width == 0
+                                       ? backward_rows<kKind, true>
+                                       : backward_rows<kKind, false>;
+        rows_backward(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
+    };
     if (kind == Squash::tanh)
-        backward_rows<Squash::tanh>(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
+        backward(std::integral_constant<Squash, Squash::tanh>());
     else
-        backward_rows<Squash::erf>(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
+        backward(std::integral_constant<Squash, Squash::erf>());
 }
 
 } // namespace
