@@ -31,6 +31,10 @@ constexpr std::int64_t kScalarTerms = 1024;
 /// processor itself does not do so in time.
 constexpr std::int64_t kAhead = 8192 / sizeof(real);
 
+/// The same of the backward pass; docs/performance.md has the figures.
+template <Squash kind>
+constexpr std::int64_t kBackwardAhead = kind == Squash::erf ? 2 * kAhead : kAhead;
+
 /// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor takes
 /// instructions in order, and more of them then wait for none before them. Where there are 32 registers for the
 /// numbers; Derf has more to do between memory's reads than tanh.
@@ -113,8 +117,8 @@ void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* d
                         if (dgain != nullptr) StoreU(MulAdd(v[k], f[k], LoadU(d, dgain + column)), d, dgain + column);
                         if (dbias != nullptr) StoreU(Add(v[k], LoadU(d, dbias + column)), d, dbias + column);
                         if (dx) put(at, d, dx, row * width + i, Mul(a, du));
-                        fetch(in_row + i + kAhead);
-                        fetch(v_row + i + kAhead);
+                        fetch(in_row + i + kBackwardAhead<kind>);
+                        fetch(v_row + i + kBackwardAhead<kind>);
                     });
                 });
         }
