@@ -73,6 +73,13 @@ HWY_INLINE void for_numbers(std::int64_t rows, Body&& body) {
             body(d, row);
 }
 
+/// in_range of every number of a vector.
+template <class D>
+HWY_INLINE bool all_in_range(D d, Vec<D> mean_squares) {
+    return AllTrue(d, And(Gt(mean_squares, Set(d, kSmallestMeanSquare)),
+                          Lt(mean_squares, Set(d, std::numeric_limits<real>::infinity()))));
+}
+
 /// The means of `rows` rows, rounded.
 HWY_INLINE void rounded_means(Block& block, const real* x, std::int64_t rows, std::int64_t width) {
     sums_of_rows<1>({block.mean}, rows, width,
@@ -97,7 +104,7 @@ HWY_INLINE void finish_statistics(Block& block, const real* x, std::int64_t rows
                         sum[1] = MulAdd(deviation, deviation, sum[1]);
                     });
     HWY_ALIGN real mean_squares[kMostRows];
-    bool all_in_range = true;
+    bool is_done = true;
     for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
         const auto count = Set(d, static_cast<real>(width));
         const auto rest = Div(Load(d, block.rest + row), count);
@@ -106,10 +113,9 @@ HWY_INLINE void finish_statistics(Block& block, const real* x, std::int64_t rows
         Store(rest, d, block.rest + row);
         Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, block.rstd + row);
         Store(mean_square, d, mean_squares + row);
-        all_in_range = all_in_range && AllTrue(d, And(Gt(mean_square, Set(d, kSmallestMeanSquare)),
-                                                      Lt(mean_square, Set(d, std::numeric_limits<real>::infinity()))));
+        is_done = is_done && all_in_range(d, mean_square);
     });
-    if (all_in_range) return;
+    if (is_done) return;
     for (std::int64_t row = 0; row < rows; ++row) {
         if (in_range(mean_squares[row])) continue;
         const Moments exact = scaled_moments(x + row * width, width, 1, true);
@@ -204,10 +210,11 @@ real exact_rstd(const real* x, std::int64_t features, real eps) {
 /// time.
 constexpr std::int64_t kShortestRow = 256 / sizeof(real);
 
-/// One over the RMS of each of `rows` short rows.
+/// One over the RMS of each of `rows` short rows; `rstds` is aligned and has room for whole vectors.
 HWY_INLINE void short_rows_rstd(real* rstds, const real* x, std::int64_t rows, std::int64_t width,
                                 std::int64_t features, real eps) {
-    HWY_ALIGN real squares[kMostRows] = {}, results[kMostRows];
+    HWY_ALIGN real squares[kMostRows] = {};
+    bool is_done = true;
     sums_of_rows<1>({squares}, rows, features,
                     [=](auto at, std::int64_t row, std::int64_t i, auto& sum) BALLAST_INLINE_LAMBDA {
                         const auto v = at.load(D(), x + row * width + i);
@@ -216,10 +223,12 @@ HWY_INLINE void short_rows_rstd(real* rstds, const real* x, std::int64_t rows, s
     for_numbers(rows, [&](auto d, std::int64_t row) BALLAST_INLINE_LAMBDA {
         const auto mean_square = Add(Div(Load(d, squares + row), Set(d, static_cast<real>(features))), Set(d, eps));
         Store(mean_square, d, squares + row);
-        Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, results + row);
+        Store(Div(Set(d, real(1)), Sqrt(mean_square)), d, rstds + row);
+        is_done = is_done && all_in_range(d, mean_square);
     });
+    if (is_done) return;
     for (std::int64_t row = 0; row < rows; ++row)
-        rstds[row] = in_range(squares[row]) ? results[row] : exact_rstd(x + row * width, features, eps);
+        if (!in_range(squares[row])) rstds[row] = exact_rstd(x + row * width, features, eps);
 }
 
 void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* gain, real gain_offset,
@@ -231,19 +240,23 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     const bool in_large_blocks = width <= (stream ? kShortestRow / 2 : kShortestRow);
     const std::int64_t most = in_large_blocks ? std::min(kBlockElements / width, kMostRows) : kTogether;
     const std::int64_t block = is_short ? most : 1;
+    HWY_ALIGN real block_rstds[kMostRows];
     for (std::int64_t first = 0; first < rows; first += block) {
-        const std::int64_t end = std::min(first + block, rows);
+        const std::int64_t count = std::min(block, rows - first);
         if (is_short) {
-            short_rows_rstd(rstds + first, x + first * width, end - first, width, features, eps);
+            short_rows_rstd(block_rstds, x + first * width, count, width, features, eps);
         } else {
             const real mean_square = mean_square_of(x + first * width, features) + eps;
-            rstds[first] =
+            block_rstds[0] =
                 in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
         }
-        for_rows(width <= kShortRow, first, end, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
+        for_vectors_to(stream && streamable(d, rstds + first, count), d, count,
+                       [&](auto at, std::int64_t i)
+                           BALLAST_INLINE_LAMBDA { at.store(at.load(d, block_rstds + i), d, rstds + first + i); });
+        for_rows(width <= kShortRow, first, first + count, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             Vec<D> rstd[n];
             for (std::int64_t k = 0; k < n; ++k)
-                rstd[k] = Set(d, rstds[row + k]);
+                rstd[k] = Set(d, block_rstds[row + k - first]);
             for_vectors_to(stream, d, width, [&](auto at, std::int64_t i) BALLAST_INLINE_LAMBDA {
                 const auto g = offset_gain(at, gain, gain_offset, i);
                 for (std::int64_t k = 0; k < n; ++k) {
