@@ -66,7 +66,9 @@ TEST_CASE("DyT and Derf equal their definitions", "[kernels][norm]") {
 TEST_CASE("DyT and Derf at the ends of the number format", "[kernels][norm]") {
     const Squash kind = GENERATE(Squash::tanh, Squash::erf);
     on_every_target([&] {
-        const Reals x{0, kTiny, -kTiny, kHuge, -kHuge, kInfinity, -kInfinity, kNaN, real(1e4), real(-1e4), 1};
+        real all_bits = kNaN; // a NaN, too, and what is added to its bits may make it a number
+        std::memset(&all_bits, 0xFF, sizeof(all_bits));
+        const Reals x{0, kTiny, -kTiny, kHuge, -kHuge, kInfinity, -kInfinity, kNaN, real(1e4), real(-1e4), 1, all_bits};
         const auto n = static_cast<std::int64_t>(x.size());
         Reals y(x.size());
         squash_forward(kind, y.data(), x.data(), real(0.5), 0, nullptr, nullptr, 1, n);
