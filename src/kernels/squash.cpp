@@ -35,9 +35,9 @@ constexpr std::int64_t kAhead = 8192 / sizeof(real);
 template <Squash kind>
 constexpr std::int64_t kBackwardAhead = kind == Squash::erf ? 2 * kAhead : kAhead;
 
-/// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor takes
-/// instructions in order, and more of them then wait for none before them. Where there are 32 registers for the
-/// numbers; Derf has more to do between memory's reads than tanh.
+/// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor looks only so
+/// far past the instructions that wait for others, and more of those in sight then wait for none. Where there are 32
+/// registers for the numbers; Derf has more to do between memory's reads than DyT.
 template <Squash kind>
 constexpr std::int64_t kSideBySide = HWY_MAX_BYTES < 64    ? 1
                                      : kind == Squash::erf ? 4

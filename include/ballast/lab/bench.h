@@ -38,8 +38,8 @@ struct StepSpeed {
     double typical_seconds = 0;
     std::vector<CallSpeed> calls; ///< in the order of the pass
     double update_seconds = 0;    ///< clipping and optimizer
-    /// Operations a second of multiply-adds on registers: the median of short tries between the steps, as a processor's
-    /// clock changes while it works. A step's share of its limit is that of what it met.
+    /// Operations a second of multiply-adds on registers, the limit that a step is given as a share of: the median of
+    /// short tries between the steps, as a processor's clock changes while it works.
     double peak_flops = 0;
     double other_seconds = 0; ///< drawing the batch, the tape, norms of gradients, checks
 };
