@@ -333,7 +333,7 @@ HWY_EXPORT(input_gradient_rows);
 /// Rows of a group whose statistics are taken by one task; more of them where rows are long, as each group's take
 /// memory, and time to be merged.
 std::int64_t statistics_rows(std::int64_t rows, std::int64_t width) {
-    const std::int64_t fewest = width < 2048 ? 1 : std::min<std::int64_t>(256, rows / 16);
+    const std::int64_t fewest = width < HWY_NAMESPACE::kLongRow ? 1 : std::min<std::int64_t>(256, rows / 16);
     return std::max(rows_per_group(rows, width), fewest);
 }
 
