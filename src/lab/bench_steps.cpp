@@ -121,7 +121,8 @@ StepSpeed measure_steps(Learner& learner, std::int64_t& step, double seconds) {
         peaks.push_back(measure_peak_flops(kPeakSeconds));
     }
     learner.time_nodes(false);
-    speed.peak_flops = median(std::move(peaks));
+    std::sort(peaks.begin(), peaks.end());
+    speed.peak_flops = peaks[peaks.size() * 3 / 4];
 
     std::sort(steps.begin(), steps.end(), [](const TimedStep& a, const TimedStep& b) { return a.seconds < b.seconds; });
     steps.resize((steps.size() + 1) / 2);

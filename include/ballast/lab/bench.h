@@ -38,8 +38,9 @@ struct StepSpeed {
     double typical_seconds = 0;
     std::vector<CallSpeed> calls; ///< in the order of the pass
     double update_seconds = 0;    ///< clipping and optimizer
-    /// Operations a second of multiply-adds on registers, the limit that a step is given as a share of: the median of
-    /// short tries between the steps, as a processor's clock changes while it works.
+    /// Operations a second of multiply-adds on registers, the limit that a step is given as a share of: the upper
+    /// quartile of short tries between the steps, as a processor's clock changes while it works, and as other programs
+    /// may take some of a try.
     double peak_flops = 0;
     double other_seconds = 0; ///< drawing the batch, the tape, norms of gradients, checks
 };
