@@ -65,7 +65,7 @@ HWY_INLINE void forward_rows(bool stream, real* y, const real* x, real alpha, re
 }
 
 /// dgain and dbias are this group's own sums, or null; dalpha and dshift too. kJoined: rows are whole parts of a group
-/// of vectors, and go together as if they were one.
+/// of vectors, a power of two of them, and go together as if they were one.
 template <Squash kind, bool kJoined>
 void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias, const real* dy,
                    const real* x, real alpha, real shift, const real* gain, std::int64_t rows, std::int64_t width) {

@@ -36,12 +36,14 @@ class Model(peers.Worker):
     def __init__(self, command, environment):
         super().__init__(command, environment)
         self.facts = self.read()
-        self.blocks = []
         self.answers = []
 
     def run(self, steps):
         self.answers.append(self.ask(steps))
-        self.blocks.append(self.answers[-1]["seconds"])
+
+    @property
+    def blocks(self):
+        return [answer["seconds"] for answer in self.answers]
 
     def median(self):
         return statistics.median(second for block in self.blocks for second in block)
