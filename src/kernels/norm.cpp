@@ -240,19 +240,20 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     const bool in_large_blocks = width <= (stream ? kShortestRow / 2 : kShortestRow);
     const std::int64_t most = in_large_blocks ? std::min(kBlockElements / width, kMostRows) : kTogether;
     const std::int64_t block = is_short ? most : 1;
-    HWY_ALIGN real block_rstds[kMostRows];
+    HWY_ALIGN real short_rstds[kMostRows];
     for (std::int64_t first = 0; first < rows; first += block) {
         const std::int64_t count = std::min(block, rows - first);
+        real* const to = rstds + first;
+        real* const block_rstds = is_short ? short_rstds : to;
         if (is_short) {
-            short_rows_rstd(block_rstds, x + first * width, count, width, features, eps);
+            short_rows_rstd(short_rstds, x + first * width, count, width, features, eps);
+            for_vectors_to(stream && streamable(d, to, count), d, count,
+                           [&](auto at, std::int64_t i)
+                               BALLAST_INLINE_LAMBDA { at.store(at.load(d, short_rstds + i), d, to + i); });
         } else {
             const real mean_square = mean_square_of(x + first * width, features) + eps;
-            block_rstds[0] =
-                in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
+            to[0] = in_range(mean_square) ? 1 / std::sqrt(mean_square) : exact_rstd(x + first * width, features, eps);
         }
-        for_vectors_to(stream && streamable(d, rstds + first, count), d, count,
-                       [&](auto at, std::int64_t i)
-                           BALLAST_INLINE_LAMBDA { at.store(at.load(d, block_rstds + i), d, rstds + first + i); });
         for_rows(width <= kShortRow, first, first + count, [&](auto n, std::int64_t row) BALLAST_INLINE_LAMBDA {
             Vec<D> rstd[n];
             for (std::int64_t k = 0; k < n; ++k)
