@@ -4,6 +4,8 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
+#include <numbers>
 
 #include "kernel_test.h"
 
@@ -175,6 +177,34 @@ TEST_CASE("tanh and erf of floats of every size are right to 8 units in the last
         }
         CAPTURE(static_cast<int>(kind), at);
         CHECK(worst < 8);
+    });
+}
+
+TEST_CASE("erf's slope at floats of every size is right to a few units and what the exponent's rounding makes",
+          "[kernels][activation]") {
+    Reals x;
+    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 4099)
+        x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
+    const Reals ones(x.size(), 1);
+    on_every_target([&] {
+        Reals slopes(x.size());
+        activation_backward(Activation::erf, {slopes.data(), false}, ones.data(), x.data(),
+                            static_cast<std::int64_t>(x.size()));
+        double worst = 0, at = 0; // in parts of what is allowed
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            const double v = static_cast<double>(x[i]), slope = static_cast<double>(slopes[i]);
+            if (std::isnan(v) && std::isnan(slope)) continue;
+            const double expected = 2 * std::numbers::inv_sqrtpi * std::exp(-v * v);
+            // What would be subnormal, or is close to that, may be 0. An infinite square has a slope of 0.
+            const double allowed = 1.2 * static_cast<double>(std::numeric_limits<real>::min()) +
+                                   (expected == 0 ? 0 : expected * kEpsilon * (3 + 2 * v * v));
+            const double error = std::abs(slope - expected) / allowed;
+            if (error <= worst) continue;
+            worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+            at = v;
+        }
+        CAPTURE(at);
+        CHECK(worst < 1);
     });
 }
 
