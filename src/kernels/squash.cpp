@@ -35,9 +35,13 @@ constexpr std::int64_t kAhead = 8192 / sizeof(real);
 template <Squash kind>
 constexpr std::int64_t kBackwardAhead = kind == Squash::erf ? 2 * kAhead : kAhead;
 
+/// Rows with so many elements are long.
+constexpr std::int64_t kLongRow = 8192 / sizeof(real);
+
 /// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor looks only so
 /// far past the instructions that wait for others, and more of those in sight then wait for none. Where there are 32
-/// registers for the numbers; Derf has more to do between memory's reads than DyT.
+/// registers for the numbers; Derf has more to do between memory's reads than DyT. Of long rows from memory, whose gain
+/// and sums come from the second-level cache, half as many.
 template <Squash kind>
 constexpr std::int64_t kSideBySide = HWY_MAX_BYTES < 64    ? 1
                                      : kind == Squash::erf ? 4
@@ -64,9 +68,9 @@ HWY_INLINE void forward_rows(bool stream, real* y, const real* x, real alpha, re
     if (stream) hwy::FlushStream();
 }
 
-/// dgain and dbias are this group's own sums, or null; dalpha and dshift too. kJoined: rows are whole parts of a group
-/// of vectors, a power of two of them, and go together as if they were one.
-template <Squash kind, bool kJoined>
+/// dgain and dbias are this group's own sums, or null; dalpha and dshift too. Works on kVectors vectors side by side.
+/// kJoined: rows are whole parts of so many vectors, a power of two of them, and go together as if they were one.
+template <Squash kind, std::int64_t kVectors, bool kJoined>
 void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias, const real* dy,
                    const real* x, real alpha, real shift, const real* gain, std::int64_t rows, std::int64_t width) {
     const D d;
@@ -83,7 +87,7 @@ void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* d
         count = std::min(piece, rows - begin);
         for (std::int64_t row = begin, n = kJoined ? count : 1; row < begin + count; row += n) {
             const real *const in_row = x + row * width, *const v_row = dy + row * width;
-            for_vector_groups_to<kSideBySide<kind>>(
+            for_vector_groups_to<kVectors>(
                 stream, d, n * width, [&](auto vectors, auto at, std::int64_t first) BALLAST_INLINE_LAMBDA {
                     constexpr std::int64_t kCount = decltype(vectors)::value;
                     V in[kCount], v[kCount], u[kCount], f[kCount], slope[kCount];
@@ -144,9 +148,11 @@ void squash_backward_rows(Squash kind, bool stream, Grad dx, double& dalpha, dou
     const auto lanes = static_cast<std::int64_t>(Lanes(D()));
     const auto backward = [=, &dalpha, &dshift](auto kind_constant) BALLAST_INLINE_LAMBDA {
         constexpr Squash kKind = decltype(kind_constant)::value;
-        const auto rows_backward = width % lanes == 0 && kSideBySide<kKind> * lanes % width == 0
-                                       ? backward_rows<kKind, true>
-                                       : backward_rows<kKind, false>;
+        constexpr std::int64_t kMost = kSideBySide<kKind>;
+        const auto rows_backward = stream && width >= kLongRow ? backward_rows<kKind, (kMost + 1) / 2, false>
+                                   : width % lanes == 0 && kMost * lanes % width == 0
+                                       ? backward_rows<kKind, kMost, true>
+                                       : backward_rows<kKind, kMost, false>;
         rows_backward(stream, dx, dalpha, dshift, dgain, dbias, dy, x, alpha, shift, gain, rows, width);
     };
     if (kind == Squash::tanh)
