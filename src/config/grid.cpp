@@ -59,10 +59,6 @@ std::string json_text(const JsonNode& node) {
     return node.kind == JsonNode::Kind::array ? "[" + text + "]" : "{" + text + "}";
 }
 
-std::string join_path(std::string_view section, std::string_view key) {
-    return section.empty() ? std::string(key) : std::string(section) + "." + std::string(key);
-}
-
 /// Whether one of two paths is the other, or a section around it.
 bool overlap(std::string_view a, std::string_view b) {
     if (a.size() > b.size()) std::swap(a, b);
@@ -395,7 +391,27 @@ private:
 
     // --- keys that are set in two places ---
 
+    /// What one object sets twice, as a path and within a section, as in `{"model.width": 64, "model": {"width": 32}}`.
+    void refuse_double_keys_in(const std::vector<Assignment>& assignments) {
+        std::vector<std::pair<std::string, int>> uses;
+        for (const Assignment& assignment : assignments) {
+            const std::size_t before = uses.size();
+            for (const std::string& path : paths_in(assignment)) {
+                for (std::size_t i = 0; i < before; ++i)
+                    if (overlap(uses[i].first, path))
+                        report(assignment.line, path,
+                               "is set in line " + std::to_string(uses[i].second) +
+                                   ", too; expected one place that sets it");
+                uses.emplace_back(path, assignment.line);
+            }
+        }
+    }
+
     void refuse_double_keys() {
+        refuse_double_keys_in(base_);
+        for (const Axis& axis : axes_)
+            for (const Point& point : axis.points)
+                refuse_double_keys_in(point.assignments);
         struct Use {
             std::string path;
             std::string where;

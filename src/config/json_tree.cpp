@@ -235,6 +235,10 @@ JsonDocument parse_json(std::string_view text, bool comments) {
     return builder.take();
 }
 
+std::string join_path(std::string_view section, std::string_view key) {
+    return section.empty() ? std::string(key) : std::string(section) + "." + std::string(key);
+}
+
 std::string describe(const JsonNode& node) {
     constexpr std::size_t kMaxShown = 60;
     constexpr std::size_t kMaxShownItems = 4;

@@ -51,6 +51,9 @@ struct JsonDocument {
 /// Reads one JSON value; `comments` allows /* */ and //.
 JsonDocument parse_json(std::string_view text, bool comments);
 
+/// A key's path, as in "model.width"; an empty section is the whole file.
+std::string join_path(std::string_view section, std::string_view key);
+
 /// How messages quote a value: the value itself when short, otherwise what it is.
 std::string describe(const JsonNode& node);
 

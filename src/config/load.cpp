@@ -44,10 +44,6 @@ struct Place {
     int line = 0;
 };
 
-std::string join_path(std::string_view section, std::string_view key) {
-    return section.empty() ? std::string(key) : std::string(section) + "." + std::string(key);
-}
-
 /// Reads a whole file. On failure, `error` says "does not exist", "is a directory" and the like.
 std::optional<std::string> read_file(const fs::path& path, std::string& error) {
     std::error_code ignored;

@@ -149,6 +149,17 @@ TEST_CASE("a base may be written into the sweep, without any other file") {
     CHECK(grid.cells[0].config.data.path == place.path() / "text.txt");
 }
 
+TEST_CASE("keys of one section may stand in two places, if each stands in one") {
+    const Place place;
+    const Grid grid = place.grid(
+        R"({"base": {"extends": "base.json", "model.layers": 1, "model": {"heads": 2}}, "variants": {"a": {}, "b": {
+        "model": {"width": 64}, "model.heads": 4}}})");
+    REQUIRE(grid.cells.size() == 2);
+    CHECK(grid.cells[1].config.model.layers == 1);
+    CHECK(grid.cells[1].config.model.heads == 4);
+    CHECK(grid.cells[1].config.model.width == 64);
+}
+
 TEST_CASE("overrides change the base of every cell") {
     const Place place;
     const Grid grid =
@@ -214,6 +225,11 @@ TEST_CASE("mistakes are named at their line, before anything runs") {
          "sweep.json:2: model.layers: is set by `grid`, too"},
         {"{\"base\": \"base.json\", \"grid\": {\"model.layers\": [1],\n\"model\": [{\"layers\": 2}]}}",
          "sweep.json:2: model.layers: is set by `grid`, too"},
+        {"{\"base\": {\"model.layers\": 1,\n\"model\": {\"layers\": 2}}, \"seeds\": [1, 2]}",
+         "sweep.json:2: model.layers: is set in line 1, too; expected one place that sets it"},
+        {"{\"base\": \"base.json\", \"variants\": {\"a\": {}, \"b\": {\"model\": {\"layers\": 2},\n\"model.layers\": "
+         "1}}}",
+         "sweep.json:2: model.layers: is set in line 1, too; expected one place that sets it"},
         {"{\"base\": \"missing.json\", \"seeds\": [1, 2]}", "missing.json: does not exist; expected a config file"},
         {"{\"base\": 3, \"seeds\": [1, 2]}", "sweep.json:1: base: is 3; expected a config file's path"},
         {"{\"base\": \"base.json\", \"seeds\": [1, 2],}", "sweep.json:1: is not JSON"},
