@@ -244,7 +244,7 @@ void rmsnorm_rows(bool stream, real* y, real* rstds, const real* x, const real* 
     for (std::int64_t first = 0; first < rows; first += block) {
         const std::int64_t count = std::min(block, rows - first);
         real* const to = rstds + first;
-        real* const block_rstds = is_short ? short_rstds : to;
+        const real* const block_rstds = is_short ? short_rstds : to;
         if (is_short) {
             short_rows_rstd(short_rstds, x + first * width, count, width, features, eps);
             for_vectors_to(stream && streamable(d, to, count), d, count,

@@ -35,7 +35,7 @@ constexpr std::int64_t kAhead = 8192 / sizeof(real);
 template <Squash kind>
 constexpr std::int64_t kBackwardAhead = kind == Squash::erf ? 2 * kAhead : kAhead;
 
-/// Rows with so many elements are long.
+/// Rows of this many elements or more are long.
 constexpr std::int64_t kLongRow = 8192 / sizeof(real);
 
 /// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor looks only so
@@ -69,7 +69,7 @@ HWY_INLINE void forward_rows(bool stream, real* y, const real* x, real alpha, re
 }
 
 /// dgain and dbias are this group's own sums, or null; dalpha and dshift too. Works on kVectors vectors side by side.
-/// kJoined: rows are whole parts of so many vectors, a power of two of them, and go together as if they were one.
+/// kJoined: a power of two of rows, of whole vectors each, fill these exactly and go together as if they were one.
 template <Squash kind, std::int64_t kVectors, bool kJoined>
 void backward_rows(bool stream, Grad dx, double& dalpha, double& dshift, real* dgain, real* dbias, const real* dy,
                    const real* x, real alpha, real shift, const real* gain, std::int64_t rows, std::int64_t width) {
