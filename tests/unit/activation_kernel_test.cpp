@@ -153,7 +153,7 @@ TEST_CASE("activations hand a NaN on, and infinities where they have a limit", "
     });
 }
 
-TEST_CASE("tanh and erf of floats of every size are right to 8 units in the last place", "[kernels][activation]") {
+TEST_CASE("tanh and erf of floats of every size are right to a few units in the last place", "[kernels][activation]") {
     const Activation kind = GENERATE(Activation::tanh, Activation::erf);
     // Every 4099th of all bit patterns: NaNs, infinities, subnormal numbers and both zeros among them.
     Reals x = {0, real(-0.0)};
@@ -161,6 +161,9 @@ TEST_CASE("tanh and erf of floats of every size are right to 8 units in the last
         x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
     const Doubles expected = references(kind, x);
     on_every_target([&] {
+        // AVX-512 has an erf of its own. A looser bound would not tell what it has beyond 3.6 from 1.
+        const bool has_avx512 = HWY_ARCH_X86 && hwy::SupportedTargets() <= HWY_AVX3;
+        const double most = kind == Activation::erf && has_avx512 ? 3 : 8;
         Reals y(x.size());
         activation_forward(kind, y.data(), x.data(), static_cast<std::int64_t>(x.size()));
         double worst = 0, at = 0;
@@ -176,7 +179,7 @@ TEST_CASE("tanh and erf of floats of every size are right to 8 units in the last
             at = x[i];
         }
         CAPTURE(static_cast<int>(kind), at);
-        CHECK(worst < 8);
+        CHECK(worst < most);
     });
 }
 
@@ -195,12 +198,13 @@ TEST_CASE("erf's slope at floats of every size is right to a few units and what 
             const double v = static_cast<double>(x[i]), slope = static_cast<double>(slopes[i]);
             if (std::isnan(v) && std::isnan(slope)) continue;
             const double expected = 2 * std::numbers::inv_sqrtpi * std::exp(-v * v);
-            // What would be subnormal, or is close to that, may be 0. An infinite square has a slope of 0.
+            // In float what would be subnormal, or is close to that, is 0. An infinite square has a slope of 0.
             const double allowed = 1.2 * static_cast<double>(std::numeric_limits<real>::min()) +
                                    (expected == 0 ? 0 : expected * kEpsilon * (3 + 2 * v * v));
             const double error = std::abs(slope - expected) / allowed;
-            if (error <= worst) continue;
-            worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+            const bool is_slow = sizeof(real) == 4 && std::fpclassify(slopes[i]) == FP_SUBNORMAL;
+            if (error <= worst && !is_slow) continue;
+            worst = is_slow || std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
             at = v;
         }
         CAPTURE(at);
