@@ -5,6 +5,9 @@
 #include "ballast/kernels/elementwise.h"
 #include "ballast/kernels/norm.h"
 #include "ballast/kernels/squash.h"
+
+#include <array>
+
 #include "kernel_test.h"
 
 using namespace ballast;
@@ -91,6 +94,46 @@ TEST_CASE("a norm, or a sum, of very many rows is that of each of them", "[kerne
                                        scratch);
                 },
                 width);
+        }
+    });
+}
+
+TEST_CASE("sums of DyT's and Derf's gradients over very many rows are those of the rows which they repeat",
+          "[kernels][norm]") {
+    constexpr std::int64_t kTimes = kElements / kPartElements;
+    const Squash kind = GENERATE(Squash::tanh, Squash::erf);
+    const std::int64_t width = GENERATE(kShortWidth, kLongWidths[1]);
+    const Reals x_part = random_reals(kPartElements, 1, 2, 0.5), dy_part = random_reals(kPartElements, 2),
+                gain = random_reals(width, 3);
+    Reals x, dy;
+    for (std::int64_t i = 0; i < kTimes; ++i) {
+        x.insert(x.end(), x_part.begin(), x_part.end());
+        dy.insert(dy.end(), dy_part.begin(), dy_part.end());
+    }
+    on_every_target([&] {
+        CAPTURE(static_cast<int>(kind), width);
+        Arena memory;
+        real* const dx = memory.allocate<real>(kElements);
+        const auto sums = [&](const Reals& rows_x, const Reals& rows_dy) {
+            Reals of[] = {Reals(index(width)), Reals(index(width)), Reals(1), Reals(1)};
+            squash_backward(kind,
+                            {{dx, false},
+                             {of[0].data(), false},
+                             {of[1].data(), false},
+                             {of[2].data(), false},
+                             {of[3].data(), false}},
+                            rows_dy.data(), rows_x.data(), real(0.7), real(0.1), gain.data(),
+                            std::ssize(rows_x) / width, width, memory);
+            return std::to_array(of);
+        };
+        const auto part = sums(x_part, dy_part), whole = sums(x, dy);
+        for (std::size_t k = 0; k < part.size(); ++k) {
+            CAPTURE(k);
+            Doubles times;
+            for (const real sum : part[k])
+                times.push_back(static_cast<double>(kTimes) * static_cast<double>(sum));
+            const auto terms = static_cast<double>(kElements / std::ssize(times));
+            CHECK(worst_error(whole[k], times, Doubles(times.size(), terms)) < 4);
         }
     });
 }
