@@ -132,8 +132,8 @@ TEST_CASE("sums of DyT's and Derf's gradients over very many rows are those of t
             Doubles times;
             for (const real sum : part[k])
                 times.push_back(static_cast<double>(kTimes) * static_cast<double>(sum));
-            const auto terms = static_cast<double>(kElements / std::ssize(times));
-            CHECK(worst_error(whole[k], times, Doubles(times.size(), terms)) < 4);
+            const std::int64_t terms = kElements / std::ssize(times);
+            CHECK(worst_error(whole[k], times, Doubles(times.size(), static_cast<double>(terms))) < 4);
         }
     });
 }
