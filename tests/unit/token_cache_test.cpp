@@ -1,8 +1,11 @@
 // A model that goes on from what it has seen gives the logits of one that sees everything again, to the bit.
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "ballast/base/error.h"
+#include "ballast/kernels/gemm.h"
 #include "ballast/train/generate.h"
 #include "catch.h"
 #include "norm_models.h"
@@ -31,6 +34,13 @@ struct Cached {
         return {logits, logits + kVocabulary};
     }
 };
+
+/// To the bit; within rounding where products are OpenBLAS's, whose bits depend on their shape.
+bool are_same(const Values& actual, const Values& expected) {
+    if (pin_blas().name == "own products") return actual == expected;
+    return std::equal(actual.begin(), actual.end(), expected.begin(), expected.end(),
+                      [](real a, real b) { return std::abs(a - b) <= real(1e-5) * (1 + std::abs(b)); });
+}
 
 /// Models of every way to tell positions, and of what else acts on keys and values.
 std::vector<ModelConfig> configs(std::int64_t context) {
@@ -82,7 +92,7 @@ TEST_CASE("a pass over the next tokens has the bits of a pass over all", "[nn]")
                 std::span(tokens).subspan(static_cast<std::size_t>(seen), static_cast<std::size_t>(count)), cache);
             seen += count;
             CHECK(cache.length() == seen);
-            CHECK(next == cached.last_logits({tokens.begin(), tokens.begin() + seen}));
+            CHECK(are_same(next, cached.last_logits({tokens.begin(), tokens.begin() + seen})));
         }
     }
 }
@@ -99,7 +109,8 @@ TEST_CASE("a long past has the bits of a long pass", "[nn]") {
     for (std::size_t seen = 500; seen < 600; ++seen) {
         const Values next = cached.next_logits(std::span(tokens).subspan(seen, 1), cache);
         if (seen % 9 == 0 || seen == 512)
-            CHECK(next == cached.last_logits({tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(seen) + 1}));
+            CHECK(are_same(
+                next, cached.last_logits({tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(seen) + 1})));
     }
 }
 
@@ -137,6 +148,6 @@ TEST_CASE("a cache is for eval mode and no longer than the context", "[nn]") {
     cached.tape.begin(Mode::train);
     CHECK_THROWS_AS(cached.model(cached.tape, std::span(tokens).first(1), cache), Error);
     cache.clear();
-    CHECK(cached.next_logits(std::span(tokens).first(4), cache) ==
-          cached.last_logits({tokens.begin(), tokens.begin() + 4}));
+    CHECK(are_same(cached.next_logits(std::span(tokens).first(4), cache),
+                   cached.last_logits({tokens.begin(), tokens.begin() + 4})));
 }
