@@ -393,18 +393,14 @@ private:
 
     /// What one object sets twice, as a path and within a section, as in `{"model.width": 64, "model": {"width": 32}}`.
     void refuse_double_keys_in(const std::vector<Assignment>& assignments) {
-        std::vector<std::pair<std::string, int>> uses;
-        for (const Assignment& assignment : assignments) {
-            const std::size_t before = uses.size();
+        std::map<std::string, const Assignment*> uses;
+        for (const Assignment& assignment : assignments)
             for (const std::string& path : paths_in(assignment)) {
-                for (std::size_t i = 0; i < before; ++i)
-                    if (overlap(uses[i].first, path))
-                        report(assignment.line, path,
-                               "is set in line " + std::to_string(uses[i].second) +
-                                   ", too; expected one place that sets it");
-                uses.emplace_back(path, assignment.line);
+                const Assignment* const use = uses.emplace(path, &assignment).first->second;
+                if (use != &assignment)
+                    report(assignment.line, path,
+                           "is set in line " + std::to_string(use->line) + ", too; expected one place that sets it");
             }
-        }
     }
 
     void refuse_double_keys() {

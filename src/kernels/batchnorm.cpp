@@ -40,8 +40,8 @@ using D = ScalableTag<real>;
 
 /// Rows of a block, and those of the first block whose mean is its center.
 constexpr std::int64_t kBlockRows = 64, kCenterRows = 16;
-/// Rows this long are worked on in pieces, so that what belongs to the columns of a piece is in the first-level cache.
-constexpr std::int64_t kLongRow = 8192 / sizeof(real), kPiece = 4096 / sizeof(real);
+/// Long rows are worked on in pieces, so that what belongs to the columns of a piece is in the first-level cache.
+constexpr std::int64_t kPiece = 4096 / sizeof(real);
 
 /// Elements of long rows that are brought in together.
 constexpr std::int64_t kBroughtIn = 131072 / sizeof(real);
@@ -333,7 +333,7 @@ HWY_EXPORT(input_gradient_rows);
 /// Rows of a group whose statistics are taken by one task; more of them where rows are long, as each group's take
 /// memory, and time to be merged.
 std::int64_t statistics_rows(std::int64_t rows, std::int64_t width) {
-    const std::int64_t fewest = width < HWY_NAMESPACE::kLongRow ? 1 : std::min<std::int64_t>(256, rows / 16);
+    const std::int64_t fewest = width < kLongRow ? 1 : std::min<std::int64_t>(256, rows / 16);
     return std::max(rows_per_group(rows, width), fewest);
 }
 

@@ -118,8 +118,8 @@ HWY_INLINE V odd_quotient(V x, double edge, const float (&p)[N], const float (&q
 // counts alike, whichever unit it is for (docs/performance.md).
 
 /// erf(x), to 2.8 ulp: b p(b - c), b = |x|, where c is the multiple of 1/4 next to b, and p's coefficients are those of
-/// c, fitted to 1.1e-7; the last ones are chosen so that no product is above 1 and that of the greatest b, from which
-/// on b is the same, is 1.
+/// c, fitted to 1.1e-7 and then improved among the floats around; the last are chosen so that no product is above 1 and
+/// that of the greatest b, from which on b is the same, is 1.
 HWY_INLINE V error_function(V x) {
     HWY_ALIGN static constexpr float kP[][16] = {
         {1.12837911f, 1.10530555f, 1.04099977f, 0.948207498f, 0.842700779f, 0.738320112f, 0.644070089f, 0.563812375f,

@@ -40,10 +40,6 @@ namespace {
 
 using D = ScalableTag<real>;
 
-/// Long rows leave no room in the first-level cache for what the processor foresees, and for what belongs to the
-/// columns.
-constexpr std::int64_t kLongRow = 8192 / sizeof(real);
-
 /// How many elements ahead of those worked on are fetched: the next of long rows, and enough of short ones that memory
 /// is read while statistics are worked out. RMS and scale norm fetch while they write: what they read then is in the
 /// first-level cache, where the sweep before would wait behind what is fetched.

@@ -35,9 +35,6 @@ constexpr std::int64_t kAhead = 8192 / sizeof(real);
 template <Squash kind>
 constexpr std::int64_t kBackwardAhead = kind == Squash::erf ? 2 * kAhead : kAhead;
 
-/// Rows of this many elements or more are long.
-constexpr std::int64_t kLongRow = 8192 / sizeof(real);
-
 /// Vectors whose backward pass is worked out side by side, a step of all before the next: the processor looks only so
 /// far past the instructions that wait for others, and more of those in sight then wait for none. Where there are 32
 /// registers for the numbers; Derf has more to do between memory's reads than DyT. Of long rows from memory, whose gain

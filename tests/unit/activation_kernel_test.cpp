@@ -77,6 +77,14 @@ Reals inputs(std::int64_t n, std::uint64_t seed) {
     return x;
 }
 
+/// Both zeros, and every 4099th of all bit patterns: NaNs, infinities and subnormal numbers among them.
+Reals floats_of_every_size() {
+    Reals x = {0, real(-0.0)};
+    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 4099)
+        x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
+    return x;
+}
+
 } // namespace
 
 TEST_CASE("activations equal the C library's functions", "[kernels][activation]") {
@@ -155,10 +163,7 @@ TEST_CASE("activations hand a NaN on, and infinities where they have a limit", "
 
 TEST_CASE("tanh and erf of floats of every size are right to a few units in the last place", "[kernels][activation]") {
     const Activation kind = GENERATE(Activation::tanh, Activation::erf);
-    // Every 4099th of all bit patterns: NaNs, infinities, subnormal numbers and both zeros among them.
-    Reals x = {0, real(-0.0)};
-    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 4099)
-        x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
+    const Reals x = floats_of_every_size();
     const Doubles expected = references(kind, x);
     on_every_target([&] {
         // AVX-512 has an erf of its own. A looser bound would not tell what it has beyond 3.6 from 1.
@@ -185,9 +190,7 @@ TEST_CASE("tanh and erf of floats of every size are right to a few units in the 
 
 TEST_CASE("erf's slope at floats of every size is right to a few units and what the exponent's rounding makes",
           "[kernels][activation]") {
-    Reals x;
-    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 4099)
-        x.push_back(static_cast<real>(std::bit_cast<float>(static_cast<std::uint32_t>(bits))));
+    const Reals x = floats_of_every_size();
     const Reals ones(x.size(), 1);
     on_every_target([&] {
         Reals slopes(x.size());

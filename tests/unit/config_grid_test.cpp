@@ -152,12 +152,14 @@ TEST_CASE("a base may be written into the sweep, without any other file") {
 TEST_CASE("keys of one section may stand in two places, if each stands in one") {
     const Place place;
     const Grid grid = place.grid(
-        R"({"base": {"extends": "base.json", "model.layers": 1, "model": {"heads": 2}}, "variants": {"a": {}, "b": {
+        R"({"base": {"extends": "base.json", "model.layers": 1, "model": {"heads": 2},
+        "optimizer": {}, "optimizer.lr": 0.25}, "variants": {"a": {}, "b": {
         "model": {"width": 64}, "model.heads": 4}}})");
     REQUIRE(grid.cells.size() == 2);
     CHECK(grid.cells[1].config.model.layers == 1);
     CHECK(grid.cells[1].config.model.heads == 4);
     CHECK(grid.cells[1].config.model.width == 64);
+    CHECK(grid.cells[1].config.optimizer.lr == 0.25);
 }
 
 TEST_CASE("overrides change the base of every cell") {

@@ -155,11 +155,14 @@ void check_same_bits_alone(const Product& p, bool a_transposed, bool b_transpose
     Reals expected(whole.begin() + row * p.n, whole.begin() + (row + 1) * p.n);
     for (std::int64_t r = 0; r < p.m; ++r)
         expected.push_back(whole[index(r * p.n + column)]);
-    CHECK(same_bits(parts, expected));
+    if (pin_blas().name == "own products")
+        CHECK(same_bits(parts, expected));
+    else // OpenBLAS's bits depend on the shape of the product
+        CHECK(worst_error(parts, Doubles(expected.begin(), expected.end()),
+                          Doubles(expected.size(), static_cast<double>(p.k))) < 2);
 }
 
 TEST_CASE("an element of a product has the same bits however the product is cut", "[kernels][gemm]") {
-    if (pin_blas().name != "own products") return; // OpenBLAS's depend on the shape of the product
     on_every_target([&] {
         for (const Product& p : kProducts)
             for (const bool a_transposed : {false, true})
