@@ -393,13 +393,17 @@ private:
 
     /// What one object sets twice, as a path and within a section, as in `{"model.width": 64, "model": {"width": 32}}`.
     void refuse_double_keys_in(const std::vector<Assignment>& assignments) {
-        std::map<std::string, const Assignment*> uses;
+        std::vector<std::pair<std::string, const Assignment*>> uses;
         for (const Assignment& assignment : assignments)
             for (const std::string& path : paths_in(assignment)) {
-                const Assignment* const use = uses.emplace(path, &assignment).first->second;
-                if (use != &assignment)
+                const auto use = std::find_if(uses.begin(), uses.end(), [&](const auto& other) {
+                    return other.second != &assignment && overlap(other.first, path);
+                });
+                if (use != uses.end())
                     report(assignment.line, path,
-                           "is set in line " + std::to_string(use->line) + ", too; expected one place that sets it");
+                           "is set in line " + std::to_string(use->second->line) +
+                               ", too; expected one place that sets it");
+                uses.emplace_back(path, &assignment);
             }
     }
 
@@ -438,7 +442,7 @@ private:
         }
     }
 
-    /// The values that an assignment sets.
+    /// The values that an assignment sets; an empty section sets none.
     std::vector<std::string> paths_in(const Assignment& assignment) const {
         std::vector<std::string> paths;
         collect_paths(assignment.value, assignment.path, paths);
@@ -446,7 +450,8 @@ private:
     }
     void collect_paths(const JsonNode& node, const std::string& path, std::vector<std::string>& paths) const {
         const Field* field = find_path(fields_, path);
-        if (node.members.empty() || field == nullptr || !field->is_section()) return paths.push_back(path);
+        const bool is_section = field != nullptr && field->is_section() && node.kind == JsonNode::Kind::object;
+        if (!is_section) return paths.push_back(path);
         for (const JsonMember& member : node.members)
             collect_paths(member.value, join_path(path, member.key), paths);
     }

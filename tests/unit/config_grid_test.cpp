@@ -153,8 +153,9 @@ TEST_CASE("keys of one section may stand in two places, if each stands in one") 
     const Place place;
     const Grid grid = place.grid(
         R"({"base": {"extends": "base.json", "model.layers": 1, "model": {"heads": 2},
-        "optimizer": {}, "optimizer.lr": 0.25}, "variants": {"a": {}, "b": {
-        "model": {"width": 64}, "model.heads": 4}}})");
+        "optimizer": {}, "optimizer.lr": 0.25, "model.norm": {}}, "grid": {"train.steps": [3]},
+        "variants": {"a": {"train": {}}, "b": {
+        "model": {"width": 64, "norm": {}}, "model.heads": 4, "model.norm": {}}}})");
     REQUIRE(grid.cells.size() == 2);
     CHECK(grid.cells[1].config.model.layers == 1);
     CHECK(grid.cells[1].config.model.heads == 4);
@@ -227,6 +228,11 @@ TEST_CASE("mistakes are named at their line, before anything runs") {
          "sweep.json:2: model.layers: is set by `grid`, too"},
         {"{\"base\": \"base.json\", \"grid\": {\"model.layers\": [1],\n\"model\": [{\"layers\": 2}]}}",
          "sweep.json:2: model.layers: is set by `grid`, too"},
+        {"{\"base\": {\"model.norm.attn.pre\": true,\n\"model\": {\"norm\": {\"attn\": \"post\"}}}, \"seeds\": [1, 2]}",
+         "sweep.json:2: model.norm.attn: is set in line 1, too"},
+        {"{\"base\": {\"model.norm.attn.pre\": true,\n\"model.norm\": {\"attn\": {\"pre\": false}}}, \"seeds\": [1, "
+         "2]}",
+         "sweep.json:2: model.norm.attn: is set in line 1, too"},
         {"{\"base\": {\"model.layers\": 1,\n\"model\": {\"layers\": 2}}, \"seeds\": [1, 2]}",
          "sweep.json:2: model.layers: is set in line 1, too; expected one place that sets it"},
         {"{\"base\": \"base.json\", \"variants\": {\"a\": {}, \"b\": {\"model\": {\"layers\": 2},\n\"model.layers\": "
